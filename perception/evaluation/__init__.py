@@ -1,0 +1,1 @@
+"""How good predictions are, measured by the official tools and by counts of our own."""
