@@ -106,14 +106,14 @@ def project_kannala_brandt(
     theta_max = kannala_brandt_theta_max(distortion) if theta_max_rad is None else theta_max_rad
     finite = points.isfinite().all(-1)
     x, y, z = torch.where(finite[..., None], points, torch.ones_like(points)).unbind(-1)
-    off_axis = (x != 0) | (y != 0)
-    side = torch.where(off_axis, x.square() + y.square(), torch.ones_like(x)).sqrt()
+    squared = x.square() + y.square()
+    off_axis = squared > 0
+    side = torch.where(off_axis, squared, torch.ones_like(x)).sqrt()
     theta = torch.atan2(torch.where(off_axis, side, torch.zeros_like(side)), z)
-    radius_per_metre = torch.where(
-        off_axis, _kannala_brandt_radius(theta, distortion) / side, 1 / torch.where(z > 0, z, torch.ones_like(z))
-    )
-    distance = side.square() + z.square()
-    valid = finite & (theta < theta_max) & (off_axis & (distance > 0) | (z > 0))
+    in_front = z > 0
+    on_axis_scale = 1 / torch.where(in_front, z, torch.ones_like(z))
+    radius_per_metre = torch.where(off_axis, _kannala_brandt_radius(theta, distortion) / side, on_axis_scale)
+    valid = finite & (theta < theta_max) & (off_axis | in_front)
     plane = torch.stack((x * radius_per_metre, y * radius_per_metre), dim=-1)
     return _to_pixels(plane, intrinsics), valid
 
