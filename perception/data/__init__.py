@@ -1,0 +1,1 @@
+"""From recorded or simulated files to samples and batches."""

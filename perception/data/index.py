@@ -1,0 +1,388 @@
+"""A set's tables as one memory-mapped index, from which any sample opens without loading the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from perception.data.index_store import open_index, verify_index
+from perception.formats.nuscenes_boxes import pose_matrices
+from perception.formats.splits import SPLITS, split_scenes
+
+REFERENCE_CHANNEL = "LIDAR_TOP"
+"""The sensor whose pose a sample has."""
+
+
+@dataclass(frozen=True, eq=False)
+class SensorRecord:
+    """One recording of one sensor.
+
+    Attributes:
+        token: of the `sample_data` row.
+        channel: such as `CAM_FRONT`.
+        modality: `camera`, `lidar`, `radar`, or the set's own (`ultrasonic`, `fisheye`, `radar4d`).
+        path: of the file, relative to the dataroot.
+        timestamp_us: when it was recorded, microseconds.
+        sensor2ego: (4, 4) float64, mounting; no ego motion in it.
+        ego2global: (4, 4) float64, at `timestamp_us`.
+        intrinsics: (3, 3) float64 in pixels of the recorded picture; None for what is no camera.
+        distortion: (4,) float64, Kannala-Brandt coefficients; None without.
+        camera_model: `pinhole`, `kannala_brandt` or None.
+        width: of the picture in pixels, 0 for what is no camera.
+        height: of the picture in pixels, 0 for what is no camera.
+        is_key_frame: whether it belongs to the annotated moment.
+    """
+
+    token: str
+    channel: str
+    modality: str
+    path: str
+    timestamp_us: int
+    sensor2ego: np.ndarray
+    ego2global: np.ndarray
+    intrinsics: np.ndarray | None
+    distortion: np.ndarray | None
+    camera_model: str | None
+    width: int
+    height: int
+    is_key_frame: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Annotations:
+    """The annotated objects of one sample, in the order of the annotation table.
+
+    Attributes:
+        boxes_global: (M, 9) float64 x y z l w h yaw vx vy in the global frame; velocity by the devkit's rule, NaN
+            where unknown.
+        rotations: (M, 4) float64 full orientation w x y z in the global frame.
+        categories: M category names.
+        labels: (M,) int64 index into the detection classes, -1 for a category without class.
+        num_lidar_pts: (M,) int64.
+        num_radar_pts: (M,) int64.
+        visibility: (M,) int64, 1 (up to 40 % visible) to 4 (over 80 %), 0 unknown.
+        attributes: M attribute names, '' for none.
+        tokens: M tokens of `sample_annotation` rows.
+        instance_tokens: M tokens of tracks.
+    """
+
+    boxes_global: np.ndarray
+    rotations: np.ndarray
+    categories: tuple[str, ...]
+    labels: np.ndarray
+    num_lidar_pts: np.ndarray
+    num_radar_pts: np.ndarray
+    visibility: np.ndarray
+    attributes: tuple[str, ...]
+    tokens: tuple[str, ...]
+    instance_tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleRecord:
+    """One annotated moment.
+
+    Attributes:
+        token: of the `sample` row.
+        scene: its scene's name.
+        timestamp_us: microseconds.
+        ego2global: (4, 4) float64, of the reference sensor's keyframe; of the first sensor where there is no LIDAR_TOP.
+        sensors: the keyframe of every channel that has one.
+        annotations: None in a set without annotations.
+    """
+
+    token: str
+    scene: str
+    timestamp_us: int
+    ego2global: np.ndarray
+    sensors: dict[str, SensorRecord]
+    annotations: Annotations | None
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """One scene: its name, and what is known of the place and the drive."""
+
+    token: str
+    name: str
+    description: str
+    location: str
+    logfile: str
+    vehicle: str
+
+
+class Index:
+    """All samples of a set, in the order of the sample table.
+
+    Opening maps files into memory and reads next to nothing; processes that open the same index share its pages.
+    An index travels to worker processes as its path.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        manifest, tables = open_index(folder)
+        self.version: str = manifest.version
+        self.classes: tuple[str, ...] = tuple(manifest.classes)
+        self._custom_splits = manifest.splits
+        self._scene_table = tables["scenes"]
+        self._samples = _columns(tables["samples"])
+        self._sensors = _columns(tables["sensors"])
+        self._calibrations = _columns(tables["calibrations"])
+        self._annotations = _columns(tables["annotations"])
+        self.has_annotations: bool = tables["annotations"].num_rows > 0
+        self.scenes: tuple[str, ...] = tuple(self._scene_table["name"].to_pylist())
+
+    @staticmethod
+    def open(path: str | Path) -> Index:
+        """Opens an index.
+
+        Args:
+            path: the folder that `tools/create_data.py` made.
+
+        Returns:
+            The index.
+
+        Raises:
+            FileNotFoundError: the folder or a file of it is missing.
+            ValueError: the folder is no index, of another schema version, or damaged.
+        """
+        return Index(Path(path))
+
+    def __reduce__(self) -> tuple[Callable[[Path], Index], tuple[Path]]:
+        return Index, (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self._samples["timestamp_us"])
+
+    def record(self, i: int) -> SampleRecord:
+        """One sample with its keyframes and annotations.
+
+        Args:
+            i: position in the index.
+
+        Returns:
+            The record; its arrays are copies.
+
+        Raises:
+            IndexError: there is no such position.
+        """
+        self._check(i, "record")
+        samples = self._samples
+        sensors = self._sensor_records(samples["keyframes"][i].values.to_numpy())
+        reference = self._sensors["ego2global"][samples["reference"][i]]  # (7,)
+        return SampleRecord(
+            token=samples["token"][i].as_py(),
+            scene=self.scenes[samples["scene"][i]],
+            timestamp_us=int(samples["timestamp_us"][i]),
+            ego2global=pose_matrices(reference[:3], reference[3:]),
+            sensors={sensor.channel: sensor for sensor in sensors},
+            annotations=self._annotations_of(i) if self.has_annotations else None,
+        )
+
+    def sweeps(self, i: int, channel: str, count: int) -> list[SensorRecord]:
+        """The recordings of a sensor before a sample's keyframe, newest first; they never leave the scene.
+
+        Args:
+            i: position in the index.
+            channel: a channel that has a keyframe in this sample, else there are no sweeps.
+            count: how many at most.
+
+        Returns:
+            Up to `count` records, without the keyframe itself; earlier keyframes count as sweeps.
+
+        Raises:
+            IndexError: there is no such position.
+            ValueError: `count` is negative.
+        """
+        self._check(i, "sweeps")
+        if count < 0:
+            raise ValueError(f"sweeps: count must be >= 0, got {count}")
+        rows = self._samples["keyframes"][i].values.to_numpy()
+        row = next((row for row in rows if self._channel(row) == channel), -1)
+        found: list[int] = []
+        while row >= 0 and len(found) <= count:
+            found.append(row)
+            row = self._sensors["previous"][row]
+        return self._sensor_records(np.array(found[1 : count + 1], dtype=np.int64))
+
+    def extra_sensors(self, i: int) -> dict[str, list[SensorRecord]]:
+        """Recordings of sensors beside camera, LiDAR and radar that a set attaches to a sample without keyframes.
+
+        Args:
+            i: position in the index.
+
+        Returns:
+            Records by channel, oldest first; empty in plain nuScenes.
+
+        Raises:
+            IndexError: there is no such position.
+        """
+        self._check(i, "extra_sensors")
+        by_channel: dict[str, list[SensorRecord]] = {}
+        for record in self._sensor_records(self._samples["extras"][i].values.to_numpy()):
+            by_channel.setdefault(record.channel, []).append(record)
+        return by_channel
+
+    def by_token(self, token: str) -> int:
+        """The position of a sample.
+
+        Args:
+            token: a sample token.
+
+        Returns:
+            Its position in the index.
+
+        Raises:
+            KeyError: no sample has this token.
+        """
+        tokens, order = self._samples["token"], self._samples["by_token"]
+        low, high = 0, len(order)
+        while low < high:
+            middle = (low + high) // 2
+            if tokens[order[middle]].as_py() < token:
+                low = middle + 1
+            else:
+                high = middle
+        if low == len(order) or tokens[order[low]].as_py() != token:
+            raise KeyError(f"by_token: token must be of a sample in {self.folder}, got {token!r}")
+        return int(order[low])
+
+    def scene(self, name: str) -> SceneRecord:
+        """What is known of a scene.
+
+        Args:
+            name: such as `scene-0103`.
+
+        Returns:
+            The scene.
+
+        Raises:
+            ValueError: there is no such scene.
+        """
+        return SceneRecord(**self._scene_table.slice(self._scene_row(name, "scene"), 1).to_pylist()[0])
+
+    def samples_of(self, scenes: str | Sequence[str]) -> np.ndarray:
+        """The positions of the samples of a split or of some scenes.
+
+        Args:
+            scenes: the name of an official split or of one of the set's own, or scene names. Of an official split,
+                the scenes that the set holds count.
+
+        Returns:
+            (N,) int64, ascending.
+
+        Raises:
+            ValueError: unknown split or scene; the set holds no scene of the split.
+        """
+        names = self._scenes_of_split(scenes) if isinstance(scenes, str) else scenes
+        rows = [self._scene_row(name, "samples_of") for name in names]
+        return np.flatnonzero(np.isin(self._samples["scene"], rows))
+
+    def verify(self) -> None:
+        """Reads every byte and compares it with the checksums of the day the index was made.
+
+        Raises:
+            ValueError: a file has changed.
+        """
+        verify_index(self.folder)
+
+    @cached_property
+    def _row_of_scene(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.scenes)}
+
+    def _scene_row(self, name: str, function: str) -> int:
+        if name not in self._row_of_scene:
+            raise ValueError(f"{function}: scene must be one of the {len(self.scenes)} in {self.folder}, got {name!r}")
+        return self._row_of_scene[name]
+
+    def _scenes_of_split(self, split: str) -> Sequence[str]:
+        if split in self._custom_splits and split not in SPLITS:
+            return self._custom_splits[split]
+        if split not in SPLITS:
+            known = (*SPLITS, *self._custom_splits)
+            raise ValueError(f"samples_of: split must be one of {', '.join(known)}, got {split!r}")
+        names = [name for name in split_scenes(split) if name in self._row_of_scene]
+        if not names:
+            raise ValueError(
+                f"samples_of: split must have scenes in {self.folder} ({self.version}), {split!r} has none"
+            )
+        return names
+
+    def _check(self, i: int, function: str) -> None:
+        if not 0 <= i < len(self):
+            raise IndexError(f"{function}: i must be in 0..{len(self) - 1}, got {i}")
+
+    def _channel(self, row: int) -> str:
+        return self._calibrations["channel"][self._sensors["calibration"][row]].as_py()
+
+    def _sensor_records(self, rows: np.ndarray) -> list[SensorRecord]:
+        """Records of rows of the sensor table, in that order."""
+        table, calibrations = self._sensors, self._calibrations
+        calibration = table["calibration"][rows]  # (N,)
+        mounting, pose = calibrations["sensor2ego"][calibration], table["ego2global"][rows]  # (N, 7)
+        sensor2ego = pose_matrices(mounting[:, :3], mounting[:, 3:])  # (N, 4, 4)
+        ego2global = pose_matrices(pose[:, :3], pose[:, 3:])  # (N, 4, 4)
+        return [
+            SensorRecord(
+                token=table["token"][row].as_py(),
+                channel=calibrations["channel"][c].as_py(),
+                modality=calibrations["modality"][c].as_py(),
+                path=table["path"][row].as_py(),
+                timestamp_us=int(table["timestamp_us"][row]),
+                sensor2ego=sensor2ego[n],
+                ego2global=ego2global[n],
+                intrinsics=_array_or_none(calibrations["intrinsics"][c], (3, 3)),
+                distortion=_array_or_none(calibrations["distortion"][c], (4,)),
+                camera_model=calibrations["camera_model"][c].as_py(),
+                width=int(table["width"][row]),
+                height=int(table["height"][row]),
+                is_key_frame=table["is_key_frame"][row].as_py(),
+            )
+            for n, (row, c) in enumerate(zip(rows.tolist(), calibration.tolist(), strict=True))
+        ]
+
+    def _annotations_of(self, i: int) -> Annotations:
+        first = int(self._samples["first_annotation"][i])
+        rows = slice(first, first + int(self._samples["num_annotations"][i]))
+        columns = self._annotations
+
+        def names(column: str) -> tuple[str, ...]:
+            return tuple(columns[column][rows].to_pylist())
+
+        return Annotations(
+            boxes_global=columns["box"][rows].copy(),
+            rotations=columns["rotation"][rows].copy(),
+            categories=names("category"),
+            labels=columns["label"][rows].copy(),
+            num_lidar_pts=columns["num_lidar_pts"][rows].copy(),
+            num_radar_pts=columns["num_radar_pts"][rows].copy(),
+            visibility=columns["visibility"][rows].copy(),
+            attributes=names("attribute"),
+            tokens=names("token"),
+            instance_tokens=names("instance_token"),
+        )
+
+
+def _columns(batch: pa.RecordBatch) -> dict[str, Any]:
+    """Columns in place: numpy views of numbers (R,) and of vectors without gaps (R, K), Arrow arrays of the rest."""
+    columns: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_integer(column.type):
+            columns[name] = column.to_numpy()
+        elif pa.types.is_fixed_size_list(column.type) and column.null_count == 0:
+            columns[name] = column.values.to_numpy().reshape(-1, column.type.list_size)  # (R * K,) -> (R, K)
+        else:
+            columns[name] = column
+    return columns
+
+
+def _array_or_none(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:
+    """One entry of a vector column that may have gaps."""
+    values = value if isinstance(value, np.ndarray) else value.as_py()
+    return None if values is None else np.array(values, dtype=np.float64).reshape(shape)

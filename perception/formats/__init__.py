@@ -1,0 +1,1 @@
+"""Bytes <-> arrays: file formats without policy."""
