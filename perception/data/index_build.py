@@ -22,7 +22,7 @@ Progress = Callable[[str, int, int], None]
 
 _KEYFRAME_MODALITIES = ("camera", "lidar", "radar")
 _CAMERA_MODELS = ("pinhole", "kannala_brandt")
-_VISIBILITY = {"v0-40": 1, "v40-60": 2, "v60-80": 3, "v80-100": 4}
+_VISIBILITY_TOKENS = ("1", "2", "3", "4")
 _TEXT = pa.large_string()
 _INT = pa.int64()
 _POINT = pa.list_(pa.float64(), 3)
@@ -321,7 +321,7 @@ def _annotation_columns(reader: _Reader, samples: pa.Table) -> tuple[pa.Table, n
         "label": labels[category.indices.to_numpy()] if len(labels) else np.zeros(0, dtype=np.int64),
         "num_lidar_pts": rows["num_lidar_pts"],
         "num_radar_pts": rows["num_radar_pts"],
-        "visibility": _visibilities(reader, rows),
+        "visibility": _visibilities(rows),
         "attribute": _attributes(reader, rows),
     }
     return _table("annotations", columns).take(order), np.bincount(sample, minlength=len(samples))
@@ -347,11 +347,10 @@ def _categories(reader: _Reader, rows: pa.Table) -> pa.DictionaryArray:
     return _named(of_instance[instance], names["name"].to_pylist())
 
 
-def _visibilities(reader: _Reader, rows: pa.Table) -> np.ndarray:
-    bins = reader.read("visibility", {"token": _TEXT, "level": pa.string()})
-    row = reader.join("sample_annotation", rows, "visibility_token", "visibility", bins, optional=True)
-    values = np.array([*(_VISIBILITY.get(level, 0) for level in bins["level"].to_pylist()), 0])  # -1 takes the last
-    return values[row]
+def _visibilities(rows: pa.Table) -> np.ndarray:
+    """(R,) 1 to 4, which are the tokens themselves; 0 for any other."""
+    found = pc.index_in(rows["visibility_token"], value_set=pa.array(_VISIBILITY_TOKENS, _TEXT))
+    return pc.fill_null(found, -1).to_numpy().astype(np.int64) + 1
 
 
 def _attributes(reader: _Reader, rows: pa.Table) -> pa.DictionaryArray:

@@ -137,7 +137,7 @@ def default_attributes(labels: np.ndarray, velocity: np.ndarray) -> list[str]:
         raise ValueError(
             f"default_attributes: labels and velocity must be (M,) and (M, 2), got {labels.shape} and {velocity.shape}"
         )
-    if len(labels) and not (0 <= labels.min() and labels.max() < len(DETECTION_CLASSES)):
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(DETECTION_CLASSES)):
         raise ValueError(
             f"default_attributes: labels must be in 0..{len(DETECTION_CLASSES) - 1}, got {labels.min()}..{labels.max()}"
         )

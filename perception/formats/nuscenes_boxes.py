@@ -1,4 +1,4 @@
-"""Boxes and poses at the border: nuScenes' translation, size w-l-h, rotation w-x-y-z <-> (M, 9) boxes and 4x4 matrices."""
+"""Boxes and poses at the border: nuScenes' translation, size w-l-h, quaternion <-> (M, 9) boxes and 4x4 matrices."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def boxes_from_nuscenes(
 
 
 def boxes_to_nuscenes(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """nuScenes' values of boxes (M, 9), in the same frame.
+    """Values as in nuScenes' tables of boxes (M, 9), in the same frame.
 
     Args:
         boxes: (M, 9) x y z l w h yaw vx vy.

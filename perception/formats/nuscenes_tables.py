@@ -160,9 +160,13 @@ def _iter_chunks(path: Path, data: mmap.mmap, table: str, chunk_bytes: int) -> I
             yield TableChunk(rows, end, len(data))
 
 
+def _rows_type(table: str) -> Any:
+    return GenericAlias(list, (ROW_TYPES[table],))
+
+
 @cache
-def _decoder(table: str) -> msgspec.json.Decoder[list[Row]]:
-    return msgspec.json.Decoder(list[ROW_TYPES[table]])  # type: ignore[misc]
+def _decoder(table: str) -> msgspec.json.Decoder:
+    return msgspec.json.Decoder(_rows_type(table))
 
 
 def _decode(text: bytes, table: str) -> list[Row]:
@@ -172,7 +176,7 @@ def _decode(text: bytes, table: str) -> list[Row]:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(text), list[ROW_TYPES[table]])  # type: ignore[misc]
+        return msgspec.convert(json.loads(text), _rows_type(table))
 
 
 def _describe(path: Path, piece: bytes, first_row: int, error: msgspec.ValidationError) -> str:
