@@ -187,12 +187,10 @@ def _layout(path: Path, header: dict[str, list[str]]) -> tuple[np.dtype, int]:
         raise ValueError(f"read_radar: {path}: FIELDS lacks {', '.join(missing)}")
     if set(counts) != {"1"}:
         raise ValueError(f"read_radar: {path}: COUNT must be 1 for every field, got {' '.join(counts)}")
-    try:
-        dtype = np.dtype(
-            [(name, f"<{_KINDS[kind]}{size}") for name, kind, size in zip(names, kinds, sizes, strict=True)]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"read_radar: {path}: TYPE and SIZE must name number types, got {kinds} {sizes}") from error
+    formats = [_NUMBERS.get(kind + size) for kind, size in zip(kinds, sizes, strict=True)]
+    if None in formats:
+        raise ValueError(f"read_radar: {path}: TYPE and SIZE must name number types, got {kinds} {sizes}")
+    dtype = np.dtype({"names": names, "formats": formats})
     shape = [" ".join(header[key]) for key in ("WIDTH", "HEIGHT", "POINTS")]
     if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in shape):
         raise ValueError(f"read_radar: {path}: WIDTH, HEIGHT and POINTS must be counts, got {shape}")
