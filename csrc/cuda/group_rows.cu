@@ -62,8 +62,8 @@ int bits_of(int64_t value) {
 
 int64_t group_rows_workspace(int64_t num_rows) { return num_rows == 0 ? 0 : Buffers(nullptr, num_rows).total; }
 
-void group_rows(const Executor& executor, const int64_t* index, int64_t num_rows, int64_t num_groups, int64_t* order,
-                int64_t* offsets, void* workspace) {
+int64_t group_rows(const Executor& executor, const int64_t* index, int64_t num_rows, int64_t num_groups, int64_t* order,
+                   int64_t* offsets, void* workspace) {
   const cudaStream_t stream = stream_of(executor);
   const int64_t* sorted_keys = nullptr;
   if (num_rows > 0) {
@@ -77,6 +77,7 @@ void group_rows(const Executor& executor, const int64_t* index, int64_t num_rows
   }
   find_offsets<<<blocks_for(num_groups + 1), kThreads, 0, stream>>>(sorted_keys, num_rows, num_groups, offsets);
   check_cuda(cudaGetLastError(), "group_rows: offsets");
+  return -1;
 }
 
 }  // namespace perception
