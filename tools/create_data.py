@@ -45,14 +45,14 @@ def _nuscenes(options: argparse.Namespace) -> None:
 
     bars: dict[str, tqdm] = {}
 
-    def show(table: str, done: int, total: int) -> None:
+    def _show(table: str, done: int, total: int) -> None:
         if table not in bars:
             bars[table] = tqdm(total=total, desc=table, unit="B", unit_scale=True, disable=options.quiet)
         bars[table].update(done - bars[table].n)
         if done == total:
             bars[table].close()
 
-    build_index(options.dataroot, options.version, options.out_dir, show)
+    build_index(options.dataroot, options.version, options.out_dir, _show)
     index = Index.open(options.out_dir)
     print(f"{options.out_dir}: {len(index)} samples of {len(index.scenes)} scenes, {index.version}")
 

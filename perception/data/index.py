@@ -352,20 +352,20 @@ class Index:
         rows = slice(first, first + int(self._samples["num_annotations"][i]))
         columns = self._annotations
 
-        def names(column: str) -> tuple[str, ...]:
+        def _names(column: str) -> tuple[str, ...]:
             return tuple(columns[column][rows].to_pylist())
 
         return Annotations(
             boxes_global=columns["box"][rows].copy(),
             rotations=columns["rotation"][rows].copy(),
-            categories=names("category"),
+            categories=_names("category"),
             labels=columns["label"][rows].copy(),
             num_lidar_pts=columns["num_lidar_pts"][rows].copy(),
             num_radar_pts=columns["num_radar_pts"][rows].copy(),
             visibility=columns["visibility"][rows].copy(),
-            attributes=names("attribute"),
-            tokens=names("token"),
-            instance_tokens=names("instance_token"),
+            attributes=_names("attribute"),
+            tokens=_names("token"),
+            instance_tokens=_names("instance_token"),
         )
 
 

@@ -48,12 +48,12 @@ def build_index(dataroot: str | Path, version: str, folder: str | Path, progress
         raise FileNotFoundError(f"build_index: {source}: there is no such version folder")
     reader = _Reader(source, progress or (lambda table, done, total: None))
 
-    def write_tables(target: Path) -> tuple[str, dict[str, list[str]]]:
+    def _write_tables(target: Path) -> tuple[str, dict[str, list[str]]]:
         splits = read_custom_splits(source)
         _write_all(reader, target)
         return version, {split: list(scenes) for split, scenes in splits.items()}
 
-    write_index(folder, write_tables, list(DETECTION_CLASSES))
+    write_index(folder, _write_tables, list(DETECTION_CLASSES))
 
 
 def _write_all(reader: _Reader, target: Path) -> None:

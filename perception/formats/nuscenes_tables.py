@@ -185,7 +185,10 @@ def _describe(path: Path, piece: bytes, first_row: int, error: msgspec.Validatio
     reason = str(error).split(" - at ")[0]
     if found is None:
         return f"iter_table: {path}: {reason}"
-    row = json.loads(piece)[int(found[1])]
+    try:
+        row = json.loads(piece)[int(found[1])]
+    except (ValueError, RecursionError):  # broken besides, after the row
+        row = None
     token = row.get("token") if isinstance(row, dict) else None
     field_name = f" field `{found[2]}`:" if found[2] else ""
     return f"iter_table: {path}: row {first_row + int(found[1])} (token {token!r}):{field_name} {reason}"
