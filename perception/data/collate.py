@@ -1,0 +1,103 @@
+"""Samples -> a Batch, whatever sensors each of them has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from perception.structures import Batch, CameraImages, PointBatch, PointCloud, Sample
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Puts samples side by side; a sensor that a sample lacks is marked absent.
+
+    Where a sample has no pictures of a group that another has, its rows are zeros and identities with `present` False.
+
+    Args:
+        samples: B samples, at least one.
+
+    Returns:
+        The batch; no tensor is shared with the samples except annotations.
+
+    Raises:
+        ValueError: no samples; a group differs in its cameras, picture size or camera model; points differ in fields.
+    """
+    if not samples:
+        raise ValueError("collate: samples must hold at least one, got none")
+    groups = dict.fromkeys(name for sample in samples for name in sample.cameras)
+    return Batch(
+        tokens=tuple(sample.token for sample in samples),
+        scenes=tuple(sample.scene for sample in samples),
+        timestamps_us=torch.tensor([sample.timestamp_us for sample in samples], dtype=torch.int64),
+        ego2global=torch.stack([sample.ego2global for sample in samples]),  # B x (4, 4) -> (B, 4, 4)
+        ego2aug=torch.stack([sample.ego2aug for sample in samples]),
+        cameras={name: _collate_cameras(name, samples) for name in groups},
+        lidar=_collate_points([sample.lidar for sample in samples]),
+        boxes=tuple(sample.boxes for sample in samples),
+    )
+
+
+def _collate_cameras(group: str, samples: Sequence[Sample]) -> CameraImages:
+    pictures = [sample.cameras.get(group) for sample in samples]
+    owner = next(index for index, cameras in enumerate(pictures) if cameras is not None)
+    model = pictures[owner]
+    assert model is not None, "a group comes from a sample that has it"
+    for sample, cameras in zip(samples, pictures, strict=True):
+        if cameras is not None and _layout(cameras) != _layout(model):
+            raise ValueError(
+                f"collate: camera group {group!r} must have the same cameras, model and picture size in all samples, "
+                f"got {_layout(model)} in {samples[owner].token} and {_layout(cameras)} in {sample.token}"
+            )
+    absent = _absent_cameras(model)
+    rows = [absent if cameras is None else cameras for cameras in pictures]
+    return replace(
+        model,
+        images=torch.stack([row.images for row in rows]),  # B x (N, 3, H, W) -> (B, N, 3, H, W)
+        intrinsics=torch.stack([row.intrinsics for row in rows]),
+        distortion=torch.stack([row.distortion for row in rows]),
+        camera2ego=torch.stack([row.camera2ego for row in rows]),
+        image2aug=torch.stack([row.image2aug for row in rows]),
+        present=torch.stack([row.present for row in rows]),
+    )
+
+
+def _layout(cameras: CameraImages) -> tuple[tuple[str, ...], str, tuple[int, int]]:
+    return cameras.names, cameras.camera_model, cameras.image_size_px
+
+
+def _absent_cameras(model: CameraImages) -> CameraImages:
+    num_cameras = len(model.names)
+    return replace(
+        model,
+        images=torch.zeros_like(model.images),
+        intrinsics=_identities(num_cameras, 3),
+        distortion=torch.zeros_like(model.distortion),
+        camera2ego=_identities(num_cameras, 4),
+        image2aug=_identities(num_cameras, 3),
+        present=torch.zeros_like(model.present),
+    )
+
+
+def _collate_points(clouds: Sequence[PointCloud | None]) -> PointBatch | None:
+    found = [cloud for cloud in clouds if cloud is not None]
+    if not found:
+        return None
+    fields = found[0].fields
+    if any(cloud.fields != fields for cloud in found):
+        names = sorted({cloud.fields for cloud in found})
+        raise ValueError(f"collate: points must have the same fields in all samples, got {names}")
+    counts = torch.tensor([0 if cloud is None else len(cloud.points) for cloud in clouds])
+    return PointBatch(
+        points=torch.cat([cloud.points for cloud in found]),  # sum of P
+        batch_index=torch.repeat_interleave(torch.arange(len(clouds)), counts),
+        present=torch.tensor([cloud is not None for cloud in clouds]),
+        sensor2ego=torch.stack([_identities(1, 4)[0] if cloud is None else cloud.sensor2ego for cloud in clouds]),
+        fields=fields,
+    )
+
+
+def _identities(count: int, size: int) -> Tensor:
+    return torch.eye(size, dtype=torch.float64).repeat(count, 1, 1)  # (count, size, size)

@@ -1,0 +1,81 @@
+"""Samples of an index with random changes that depend on seed, epoch and position alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.data import Dataset
+
+from perception.data.loading import SampleLoader
+from perception.data.samplers import seeded_generator
+from perception.structures import Sample
+
+Transform = Callable[[Sample, torch.Generator], Sample]
+"""Gives a changed sample and leaves its argument as it was; all randomness comes from the generator."""
+
+
+class SampleDataset(Dataset[Sample]):
+    """Samples at chosen positions of an index, transformed.
+
+    A sample depends on (seed, epoch, position in the dataset), not on the number of workers or the order of visits.
+    The epoch comes with the item, as `EpochSampler` gives it, or else from `set_epoch`.
+
+    Args:
+        loader: gives the samples.
+        indices: positions in the index, in order, repeats allowed; None takes all.
+        transforms: applied one after the other.
+        seed: of all transforms, not negative.
+
+    Raises:
+        ValueError: a position is not in the index, or the seed is negative.
+    """
+
+    def __init__(
+        self,
+        loader: SampleLoader,
+        indices: Sequence[int] | None = None,
+        transforms: Sequence[Transform] = (),
+        seed: int = 0,
+    ) -> None:
+        self.loader = loader
+        self.indices = torch.arange(len(loader)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
+        self.transforms = tuple(transforms)
+        self.seed = seed
+        self.epoch = 0
+        if seed < 0:
+            raise ValueError(f"SampleDataset: seed must not be negative, got {seed}")
+        if ((self.indices < 0) | (self.indices >= len(loader))).any():
+            raise ValueError(
+                f"SampleDataset: indices must be in 0..{len(loader) - 1}, "
+                f"got {int(self.indices.min())}..{int(self.indices.max())}"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the random changes of items asked for by position alone.
+
+        Workers of a data loader that outlive an epoch do not hear of it; `EpochSampler` tells them with every item.
+
+        Args:
+            epoch: counts from 0.
+        """
+        self.epoch = epoch
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Problems so far by kind, those of worker processes included (see `SampleLoader`)."""
+        return self.loader.skipped
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
+        epoch, position = item if isinstance(item, tuple) else (self.epoch, item)
+        if not 0 <= position < len(self):
+            raise IndexError(f"SampleDataset: position must be in 0..{len(self) - 1}, got {position}")
+        sample = self.loader.load(int(self.indices[position]))
+        generator = seeded_generator(self.seed, epoch, position)
+        for transform in self.transforms:
+            sample = transform(sample, generator)
+        return sample

@@ -1,0 +1,333 @@
+"""A record of the index and its files -> a Sample in the ego frame."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.data.images import load_image
+from perception.data.index import Annotations, Index, SampleRecord, SensorRecord
+from perception.data.points import POINT_FIELDS, load_points, thin_points
+from perception.data.problems import OnError, ProblemLog, leaves_folder
+from perception.formats.classes import DETECTION_CLASSES
+from perception.formats.lidar import NonFinite
+from perception.geometry.cameras import CameraModel
+from perception.geometry.transforms import invert_rigid, quaternion_to_matrix, transform_points, wrap_angle
+from perception.structures import Boxes3D, CameraImages, PointCloud, Sample
+
+T = TypeVar("T")
+
+NUSCENES_CAMERAS = (
+    "CAM_FRONT_LEFT",
+    "CAM_FRONT",
+    "CAM_FRONT_RIGHT",
+    "CAM_BACK_LEFT",
+    "CAM_BACK",
+    "CAM_BACK_RIGHT",
+)
+
+
+@dataclass(frozen=True)
+class CameraLoading:
+    """Which pictures to load, and how large.
+
+    Args:
+        channels: the cameras of the group, in order; they must share one camera model.
+        image_size_px: height and width of the result (see `perception.data.images.ImageFit`).
+        group: name of the group in `Sample.cameras`.
+    """
+
+    channels: tuple[str, ...] = NUSCENES_CAMERAS
+    image_size_px: tuple[int, int] = (256, 704)
+    group: str = "surround"
+
+
+@dataclass(frozen=True)
+class LidarLoading:
+    """Which points to load.
+
+    Args:
+        channel: the sensor.
+        num_sweeps: recordings before the keyframe to add, newest first; fewer at the start of a scene.
+        min_range_m: points nearer to the sensor are removed. nuScenes stores missing returns there, a quarter to a
+            third of a file; the rest is the vehicle's own roof.
+        max_points: a random subset of this size is kept where there are more, the same each time; None keeps all.
+    """
+
+    channel: str = "LIDAR_TOP"
+    num_sweeps: int = 0
+    min_range_m: float = 1.0
+    max_points: int | None = None
+
+
+@dataclass
+class _Loading:
+    """One sample while it is being loaded."""
+
+    number: int
+    record: SampleRecord
+    global2ego: Tensor
+    problems: list[str] = field(default_factory=list)
+
+
+class SampleLoader:
+    """Loads samples of an index, from the files of its dataroot.
+
+    Everything ends in the ego frame at the sample's time: `camera2ego` and the points contain the ego motion since
+    each sensor's own time. A sensor without a recording is absent from the sample, which is normal.
+
+    Under `on_error="skip"` a sensor whose file is missing, damaged or outside the dataroot is left out as if it had
+    no recording (a sweep is left out alone), points that are not finite are dropped, and each problem is a sentence
+    in `Sample.problems` and a count in `skipped`. Under "raise" it is a `SensorFileError`.
+
+    Args:
+        index: an index, or the path of one.
+        dataroot: folder that the index's paths are relative to.
+        class_names: names that labels count from 0; boxes of other classes are left out.
+        cameras: pictures to load; None loads none.
+        lidar: points to load; None loads none.
+        annotations: whether to load boxes, where the set has them.
+        on_error: "raise" or "skip".
+
+    Raises:
+        FileNotFoundError: the dataroot or the index does not exist.
+        ValueError: unknown or repeated class names, unknown `on_error`, a number that must be positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: Index | str | Path,
+        dataroot: str | Path,
+        class_names: Sequence[str],
+        cameras: CameraLoading | None = None,
+        lidar: LidarLoading | None = None,
+        annotations: bool = True,
+        on_error: OnError = "raise",
+    ) -> None:
+        if not Path(dataroot).is_dir():
+            raise FileNotFoundError(f"SampleLoader: dataroot must be a folder, got {dataroot}")
+        self.index = index if isinstance(index, Index) else Index.open(index)
+        self.dataroot = Path(dataroot)
+        self.class_names = tuple(class_names)
+        self.cameras = cameras
+        self.lidar = lidar
+        self.annotations = annotations
+        self._label_map = _label_map(self.class_names)
+        self._log = ProblemLog(on_error)
+        self._non_finite: NonFinite = "raise" if on_error == "raise" else "drop"
+        _check_settings(cameras, lidar)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Problems so far by kind (see `perception.data.problems.KINDS`), those of worker processes included."""
+        return self._log.counts
+
+    def load(self, i: int) -> Sample:
+        """Loads one sample.
+
+        Args:
+            i: position in the index.
+
+        Returns:
+            The sample.
+
+        Raises:
+            IndexError: there is no such position.
+            SensorFileError: a file cannot be used and `on_error` is "raise".
+            ValueError: the cameras of the group have different camera models or no calibration.
+        """
+        record = self.index.record(i)
+        ego2global = torch.from_numpy(record.ego2global)
+        state = _Loading(i, record, invert_rigid(ego2global))
+        cameras = self._load_cameras(state, self.cameras) if self.cameras else None
+        lidar = self._load_lidar(state, self.lidar) if self.lidar else None
+        boxes = None
+        if self.annotations and record.annotations is not None:
+            boxes = boxes_in_ego(record.annotations, state.global2ego, self._label_map)
+        return Sample(
+            token=record.token,
+            scene=record.scene,
+            timestamp_us=record.timestamp_us,
+            ego2global=ego2global,
+            cameras={self.cameras.group: cameras} if self.cameras and cameras else {},
+            lidar=lidar,
+            boxes=boxes,
+            problems=tuple(state.problems),
+        )
+
+    def _load_cameras(self, state: _Loading, wanted: CameraLoading) -> CameraImages | None:
+        """The group, or None where it has no picture at all."""
+        num_cameras, (height, width) = len(wanted.channels), wanted.image_size_px
+        images = torch.zeros((num_cameras, 3, height, width), dtype=torch.uint8)
+        intrinsics, image2aug = (torch.eye(3, dtype=torch.float64).repeat(num_cameras, 1, 1) for _ in range(2))
+        distortion = torch.zeros((num_cameras, 4), dtype=torch.float64)
+        camera2ego = torch.eye(4, dtype=torch.float64).repeat(num_cameras, 1, 1)
+        present = torch.zeros(num_cameras, dtype=torch.bool)
+        models: set[str] = set()
+        for row, channel in enumerate(wanted.channels):
+            sensor = state.record.sensors.get(channel)
+            if sensor is None:
+                continue
+            models.add(_camera_model(state.record.token, sensor))
+            loaded = self._attempt(state, sensor, _image_reader(sensor, wanted.image_size_px))
+            if loaded is None:
+                continue
+            present[row] = True
+            images[row] = torch.from_numpy(loaded[0]).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+            image2aug[row] = torch.from_numpy(loaded[1])
+            intrinsics[row] = torch.from_numpy(sensor.intrinsics)
+            camera2ego[row] = sensor_to_sample_ego(sensor, state.global2ego)
+            if sensor.distortion is not None:
+                distortion[row] = torch.from_numpy(sensor.distortion)
+        if len(models) > 1:
+            raise ValueError(
+                f"SampleLoader: cameras of group {wanted.group!r} must share one camera model, got {sorted(models)} "
+                f"in sample {state.record.token}"
+            )
+        if not present.any():
+            return None
+        return CameraImages(
+            names=wanted.channels,
+            camera_model=cast(CameraModel, models.pop()),
+            images=images,
+            intrinsics=intrinsics,
+            distortion=distortion,
+            camera2ego=camera2ego,
+            image2aug=image2aug,
+            present=present,
+        )
+
+    def _load_lidar(self, state: _Loading, wanted: LidarLoading) -> PointCloud | None:
+        keyframe = state.record.sensors.get(wanted.channel)
+        if keyframe is None:
+            return None
+        first = self._load_sweep(state, keyframe, wanted)
+        if first is None:
+            return None
+        sweeps = self.index.sweeps(state.number, wanted.channel, wanted.num_sweeps) if wanted.num_sweeps else []
+        clouds = [first, *(self._load_sweep(state, sweep, wanted) for sweep in sweeps)]
+        points = torch.cat([cloud for cloud in clouds if cloud is not None])  # (P, 5)
+        return PointCloud(
+            points=thin_points(points, wanted.max_points, seed=state.number),
+            fields=POINT_FIELDS,
+            sensor2ego=sensor_to_sample_ego(keyframe, state.global2ego),
+        )
+
+    def _load_sweep(self, state: _Loading, sensor: SensorRecord, wanted: LidarLoading) -> Tensor | None:
+        """(P, 5) float32 x y z intensity time_lag_s in the ego frame at the sample's time."""
+        loaded = self._attempt(state, sensor, lambda path: load_points(path, wanted.min_range_m, self._non_finite))
+        if loaded is None:
+            return None
+        points, num_dropped = loaded
+        if num_dropped:
+            self._report(state, "non_finite_points", sensor, f"{num_dropped} points are not finite")
+        lag_s = (state.record.timestamp_us - sensor.timestamp_us) * 1e-6
+        moved = transform_points(sensor_to_sample_ego(sensor, state.global2ego), points.to(torch.float64))
+        return torch.cat((moved, torch.full((len(moved), 1), lag_s, dtype=torch.float64)), dim=1).to(torch.float32)
+
+    def _attempt(self, state: _Loading, sensor: SensorRecord, read: Callable[[Path], T]) -> T | None:
+        """What `read` gives for the sensor's file, or None after reporting why not."""
+        try:
+            if leaves_folder(sensor.path):
+                kind, reason, cause = "unsafe_path", "path must stay inside the dataroot", None
+            else:
+                return read(self.dataroot / sensor.path)
+        except FileNotFoundError as error:
+            kind, reason, cause = "missing_file", "file is missing", error
+        except (OSError, ValueError) as error:
+            kind, reason, cause = "unreadable_file", str(error), error
+        self._report(state, kind, sensor, reason, cause)
+        return None
+
+    def _report(
+        self, state: _Loading, kind: str, sensor: SensorRecord, reason: str, cause: Exception | None = None
+    ) -> None:
+        place = f"SampleLoader: sample {state.record.token} (position {state.number}), {sensor.channel} {sensor.path}"
+        state.problems.append(self._log.report(kind, f"{place}: {reason}", cause))
+
+
+def sensor_to_sample_ego(sensor: SensorRecord, global2ego: Tensor) -> Tensor:
+    """The transform from a sensor at its own time to the ego frame at the sample's time.
+
+    Args:
+        sensor: with mounting and ego pose at its own time.
+        global2ego: (4, 4) float64 at the sample's time.
+
+    Returns:
+        (4, 4) float64.
+    """
+    return global2ego @ torch.from_numpy(sensor.ego2global) @ torch.from_numpy(sensor.sensor2ego)
+
+
+def boxes_in_ego(annotations: Annotations, global2ego: Tensor, label_map: Tensor) -> Boxes3D:
+    """Moves annotations into the ego frame, computed in float64.
+
+    Yaw is the direction of the box's own x axis seen from above the ego; ego pitch and roll act on the centre and on
+    the direction of the heading and of the (horizontal) velocity, not on the box, which stays upright.
+
+    Args:
+        annotations: of one sample, in the global frame.
+        global2ego: (4, 4) float64.
+        label_map: (number of detection classes + 1,) int64, from detection class (-1 last) to label, -1 to leave out.
+
+    Returns:
+        The boxes whose label is not -1.
+    """
+    labels = label_map[torch.from_numpy(annotations.labels)]  # (M,)
+    keep = labels >= 0
+    boxes = torch.from_numpy(annotations.boxes_global)[keep]
+    rotation = global2ego[:3, :3]
+    heading = quaternion_to_matrix(torch.from_numpy(annotations.rotations)[keep])[:, :, 0] @ rotation.T  # (M, 3)
+    velocity = boxes[:, 7:9] @ rotation[:2, :2].T
+    moved = torch.cat((transform_points(global2ego, boxes[:, :3]), boxes[:, 3:6], boxes[:, 6:7], velocity), dim=1)
+    moved[:, 6] = torch.atan2(heading[:, 1], heading[:, 0])
+    result = moved.to(torch.float32)
+    result[:, 6] = wrap_angle(result[:, 6])  # rounding may reach +pi
+    return Boxes3D(
+        boxes=result,
+        labels=labels[keep],
+        num_lidar_points=torch.from_numpy(annotations.num_lidar_pts)[keep],
+        tokens=tuple(token for token, kept in zip(annotations.tokens, keep.tolist(), strict=True) if kept),
+    )
+
+
+def _image_reader(
+    sensor: SensorRecord, image_size_px: tuple[int, int]
+) -> Callable[[Path], tuple[np.ndarray, np.ndarray]]:
+    recorded = (sensor.height, sensor.width) if sensor.height and sensor.width else None
+    return lambda path: load_image(path, image_size_px, recorded)
+
+
+def _camera_model(token: str, sensor: SensorRecord) -> str:
+    if sensor.camera_model is None or sensor.intrinsics is None:
+        raise ValueError(f"SampleLoader: sample {token}, {sensor.channel}: must be a camera with intrinsics, got none")
+    return sensor.camera_model
+
+
+def _label_map(class_names: tuple[str, ...]) -> Tensor:
+    """Detection class -> label; the last entry is for -1, no class."""
+    unknown = [name for name in class_names if name not in DETECTION_CLASSES]
+    if unknown or len(set(class_names)) != len(class_names):
+        raise ValueError(
+            f"SampleLoader: class_names must be different names of {', '.join(DETECTION_CLASSES)}, got {class_names}"
+        )
+    labels = [class_names.index(name) if name in class_names else -1 for name in DETECTION_CLASSES]
+    return torch.tensor([*labels, -1], dtype=torch.int64)
+
+
+def _check_settings(cameras: CameraLoading | None, lidar: LidarLoading | None) -> None:
+    if cameras and (min(cameras.image_size_px) < 1 or not cameras.channels):
+        raise ValueError(f"SampleLoader: cameras must have channels and a positive image_size_px, got {cameras}")
+    if lidar and (lidar.num_sweeps < 0 or lidar.min_range_m < 0 or (lidar.max_points or 1) < 1):
+        raise ValueError(f"SampleLoader: lidar must have num_sweeps, min_range_m >= 0, max_points >= 1, got {lidar}")
