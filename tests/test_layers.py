@@ -31,7 +31,7 @@ LEVELS = {
 
 # The rooms that each heavier package is confined to; torch, numpy and the standard library are free.
 ROOMS_OF = {
-    "PIL": {"formats", "data", "visualization"},
+    "PIL": {"formats", "data", "visualization", "drives"},
     "av": {"visualization"},
     "cv2": {"formats", "data", "visualization"},
     "jsonargparse": {"runtime", "training"},

@@ -55,7 +55,7 @@ def function_faults(function: Function, public: bool) -> Iterator[Fault]:
     if not public or (function.name.startswith("_") and function.name != "__init__"):
         return
     if function.name != "__init__" and not ast.get_docstring(function):
-        yield function.lineno, f"{function.name} has no docstring (a nested helper is private: _{function.name})"
+        yield function.lineno, f"{function.name} has no docstring"
     returns = function.returns is not None or function.name == "__init__"
     if not returns or any(argument.annotation is None for argument in parameters + variadic):
         yield function.lineno, f"{function.name} is not fully typed"
