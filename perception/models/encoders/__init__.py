@@ -1,0 +1,1 @@
+"""One encoder per sensor kind: raw data -> features."""

@@ -1,0 +1,144 @@
+"""Pictures -> multi-level image features: a backbone from `transformers` and a feature pyramid."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perception.models.necks.fpn import FeaturePyramid
+from perception.structures import CameraImages, CameraViews
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class ImageEncoder(nn.Module):
+    """Normalises the pictures of present cameras and runs backbone and feature pyramid on them.
+
+    Args:
+        model_type: name of a `transformers` backbone that is built from plain values, such as "resnet" or "swin".
+        config: arguments of that model's configuration class, such as `depths` or `hidden_sizes`.
+        out_features: backbone stages that feed the pyramid, finest first, such as ("stage3", "stage4").
+        out_channels: channels of every level of the pyramid.
+        num_levels: how many levels to give, finest first.
+        weights: folder written by `save_pretrained` (safetensors) whose weights fill the backbone; None starts from
+            random weights. Nothing is ever downloaded.
+        mean: per channel R G B, on the scale of uint8 pictures.
+        std: the same.
+
+    Raises:
+        ImportError: `transformers` is not installed.
+        ValueError: unknown backbone, stage or configuration key, or weights that do not fit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        *,
+        model_type: str,
+        config: dict[str, Any],
+        out_features: Sequence[str],
+        out_channels: int,
+        num_levels: int = 1,
+        weights: Path | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.backbone = _build_backbone(model_type, config, tuple(out_features), weights)
+        self.pyramid = FeaturePyramid(
+            in_channels=[int(channels) for channels in self.backbone.channels],
+            out_channels=out_channels,
+            num_levels=num_levels,
+        )
+        self.out_channels = out_channels
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+
+    def forward(self, cameras: CameraImages) -> CameraViews:
+        """Encodes the pictures.
+
+        Args:
+            cameras: batched, images (B, N, 3, H, W) uint8; at least one camera is present.
+
+        Returns:
+            Levels (B, N, C, h, w), zeros for absent cameras, whose content is never read.
+
+        Raises:
+            ValueError: no camera is present, or a stride does not divide the image size.
+        """
+        present = cameras.present  # (B, N)
+        if not bool(present.any()):
+            raise ValueError("ImageEncoder: cameras must hold a present camera, got none")
+        pictures = (cameras.images[present].to(self.mean.dtype) - self.mean) / self.std  # (B, N, ...) -> (K, 3, H, W)
+        levels = self.pyramid(list(self.backbone(pictures).feature_maps))
+        strides = tuple(_stride(cameras.image_size_px, (level.shape[-2], level.shape[-1])) for level in levels)
+        return CameraViews(levels=tuple(_spread(level, present) for level in levels), strides=strides, cameras=cameras)
+
+
+def _spread(level: Tensor, present: Tensor) -> Tensor:
+    if level.shape[0] == present.numel():
+        return level.unflatten(0, present.shape)  # (K, C, h, w) -> (B, N, C, h, w)
+    spread = level.new_zeros(*present.shape, *level.shape[1:])
+    return spread.index_put((present,), level)
+
+
+def _stride(image_size_px: tuple[int, int], level_size: tuple[int, int]) -> int:
+    stride = image_size_px[0] // level_size[0]
+    if (level_size[0] * stride, level_size[1] * stride) != image_size_px:
+        raise ValueError(
+            f"ImageEncoder: images must have a size that the backbone's strides divide, "
+            f"got {image_size_px} px for a level of {level_size}"
+        )
+    return stride
+
+
+def _build_backbone(
+    model_type: str, values: Mapping[str, Any], out_features: tuple[str, ...], weights: Path | None
+) -> Any:
+    try:
+        import transformers
+        from transformers import AutoBackbone
+        from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES as BACKBONES
+    except ImportError as error:
+        raise ImportError("ImageEncoder needs `transformers`: pip install 'bev-perception-stack[train]'") from error
+
+    known = sorted(name for name in BACKBONES if not name.startswith("timm"))  # timm would download
+    if model_type not in known:
+        raise ValueError(f"ImageEncoder: model_type must be one of {', '.join(known)}, got {model_type!r}")
+    config_class = transformers.CONFIG_MAPPING[model_type]
+    accepted = [
+        name
+        for name, parameter in inspect.signature(config_class.__init__).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and not name.startswith("_")
+    ]
+    unknown = sorted(set(values) - set(accepted))
+    if unknown:
+        raise ValueError(
+            f"ImageEncoder: config must hold arguments of {config_class.__name__}: {', '.join(accepted)}; got {unknown}"
+        )
+    config: Any = config_class(**{**values, "out_features": list(out_features)})
+    return AutoBackbone.from_config(config) if weights is None else _load_backbone(config, Path(weights))
+
+
+def _load_backbone(config: Any, weights: Path) -> Any:
+    """Reads a local folder only; a name of the model hub is refused rather than fetched."""
+    from transformers import AutoBackbone
+
+    if not (weights / "config.json").is_file():
+        raise ValueError(f"ImageEncoder: weights must be a folder with config.json and safetensors, got {weights}")
+    try:
+        backbone, report = AutoBackbone.from_pretrained(
+            weights, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"ImageEncoder: weights in {weights} do not fit the backbone: {error}") from error
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ValueError(f"ImageEncoder: weights in {weights} lack {len(missing)} tensors, such as {missing[0]}")
+    return backbone

@@ -1,0 +1,1 @@
+"""Features of several sensors -> one map per level."""

@@ -1,0 +1,48 @@
+"""What the CenterPoint network gives, and which channel of it means what."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from perception.geometry.grid import Grid
+
+# Channels of `CenterPointOutput.regression`, in order.
+REGRESSION_CHANNELS = {"offset": 2, "height": 1, "size": 3, "yaw": 2, "velocity": 2}
+NUM_REGRESSION_CHANNELS = sum(REGRESSION_CHANNELS.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassGroups:
+    """Classes that share the regression of one box per cell.
+
+    Args:
+        names: K class names, group after group.
+        group_of_class: group of each class.
+    """
+
+    names: tuple[str, ...]
+    group_of_class: tuple[int, ...]
+
+    @property
+    def num_groups(self) -> int:
+        """Number of groups G."""
+        return max(self.group_of_class) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterPointOutput:
+    """Maps over the cells of one level, in the augmented ego frame.
+
+    Args:
+        heatmap: (B, K, Y, X) logits, one channel per class, in the order of `groups`.
+        regression: (B, G, 10, Y, X), one box per cell and group: offset of the centre from the cell's lower corner in
+            cells (x, y), height of the centre in metres, logarithm of length, width and height in metres, sine and
+            cosine of the yaw, velocity x y in m/s.
+        grid: where the cells lie.
+        groups: the classes.
+    """
+
+    heatmap: Tensor
+    regression: Tensor
+    grid: Grid
+    groups: ClassGroups

@@ -1,0 +1,75 @@
+"""Small layers that several parts share."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def conv_block(in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Builds convolution, batch normalisation and ReLU.
+
+    Args:
+        in_channels: channels in.
+        out_channels: channels out.
+        kernel: odd kernel size; the picture is padded to keep its size.
+        stride: stride of the convolution.
+
+    Returns:
+        The block.
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class RowNorm(nn.BatchNorm1d):
+    """Batch normalisation over rows (N, C) that takes any number of rows; below two the running statistics serve."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalises the rows.
+
+        Args:
+            input: (N, C), N may be 0.
+
+        Returns:
+            (N, C).
+        """
+        if input.shape[0] > 1:
+            return super().forward(input)
+        return functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def scatter_samples(rows: Tensor, index: Tensor, batch_size: int) -> Tensor:
+    """Puts the rows of some samples back among all samples.
+
+    Args:
+        rows: (S, ...), one per chosen sample.
+        index: (S,) int64 rising, which sample each row belongs to.
+        batch_size: B.
+
+    Returns:
+        (B, ...), zeros for the other samples.
+    """
+    if rows.shape[0] == batch_size:
+        return rows
+    return rows.new_zeros(batch_size, *rows.shape[1:]).index_copy(0, index, rows)
+
+
+def zero_of(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Gives a zero that depends on every parameter, so that an unused one gets a zero gradient instead of none.
+
+    Args:
+        parameters: at least one parameter.
+
+    Returns:
+        A scalar zero.
+    """
+    # One element of each is enough for a full gradient, and cannot overflow as a sum in half precision could.
+    first = [parameter.flatten()[:1].float() for parameter in parameters if parameter.requires_grad]
+    return (torch.cat(first) * 0).sum() if first else torch.zeros(())

@@ -1,0 +1,1 @@
+"""Losses, as modules and functions of typed outputs."""

@@ -1,0 +1,1 @@
+"""What works on maps between the encoders and the heads."""

@@ -1,0 +1,44 @@
+"""The neck between fuser and heads: one 2-D backbone per level."""
+
+from torch import nn
+
+from perception.models.necks.second import SecondBackbone
+from perception.models.parts import Neck
+from perception.structures import BevMap, FusedFeatures
+
+
+class BevNeck(Neck):
+    """Runs a backbone on each level that it names; other levels are left out.
+
+    Args:
+        levels: level name -> backbone, whose result has the resolution of the level (stride 1).
+
+    Raises:
+        ValueError: no level, or a backbone whose stride is not 1.
+    """
+
+    def __init__(self, *, levels: dict[str, SecondBackbone]) -> None:
+        super().__init__()
+        if not levels:
+            raise ValueError("BevNeck: levels must name at least one level, got none")
+        for name, backbone in levels.items():
+            if backbone.stride != 1:
+                raise ValueError(f"BevNeck: the backbone of level {name!r} must have stride 1, got {backbone.stride}")
+        self.levels = nn.ModuleDict(levels)
+        self.in_channels = {name: backbone.in_channels for name, backbone in levels.items()}
+        self.out_channels = {name: backbone.out_channels for name, backbone in levels.items()}
+
+    def forward(self, fused: FusedFeatures) -> FusedFeatures:
+        """Refines the maps.
+
+        Args:
+            fused: what the fuser gave.
+
+        Returns:
+            The named levels with new features, validity and auxiliary outputs unchanged.
+        """
+        bev = {}
+        for name, backbone in self.levels.items():
+            level = fused.bev[name]
+            bev[name] = BevMap(features=backbone(level.features), validity=level.validity, grid=level.grid)
+        return FusedFeatures(bev=bev, aux=fused.aux)

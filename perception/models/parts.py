@@ -1,0 +1,149 @@
+"""The kinds of part that a detector is put together from, and what each promises to the next.
+
+A part names the channels that it reads and gives, so that the detector can refuse parts that do not fit when it is
+built. Maps are in the augmented ego frame; what leaves `Head.predict` is in the true one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from perception.geometry.grid import Grid
+from perception.structures import Batch, FusedFeatures, SensorFeatures
+
+
+class Branch(nn.Module, ABC):
+    """Turns what one sensor kind saw into features; runs on the samples that have the sensor.
+
+    Attributes:
+        out_channels: level name -> channels of the map it gives there.
+    """
+
+    out_channels: Mapping[str, int]
+
+    @abstractmethod
+    def forward(self, batch: Batch, grids: Mapping[str, Grid]) -> SensorFeatures:
+        """Encodes the batch.
+
+        Args:
+            batch: B samples, any of them without this sensor.
+            grids: level name -> grid.
+
+        Returns:
+            Features with a row per sample; zeros for a sample without the sensor.
+        """
+
+
+class Fuser(nn.Module, ABC):
+    """Puts any non-empty subset of the sensors together.
+
+    Attributes:
+        in_channels: level name -> sensor name -> channels it reads.
+        out_channels: level name -> channels it gives.
+    """
+
+    in_channels: Mapping[str, Mapping[str, int]]
+    out_channels: Mapping[str, int]
+
+    @abstractmethod
+    def forward(self, features: Mapping[str, SensorFeatures]) -> FusedFeatures:
+        """Fuses the features.
+
+        Args:
+            features: sensor name -> features. Rows of absent samples are never read.
+
+        Returns:
+            One map per level.
+        """
+
+
+class Neck(nn.Module, ABC):
+    """Works on the fused maps before the heads.
+
+    Attributes:
+        in_channels: level name -> channels it reads.
+        out_channels: level name -> channels it gives.
+    """
+
+    in_channels: Mapping[str, int]
+    out_channels: Mapping[str, int]
+
+    @abstractmethod
+    def forward(self, fused: FusedFeatures) -> FusedFeatures:
+        """Refines the maps.
+
+        Args:
+            fused: what the fuser gave.
+
+        Returns:
+            The levels that the neck works on.
+        """
+
+
+class Head(nn.Module, ABC):
+    """Reads one kind of answer from the fused maps.
+
+    Attributes:
+        in_channels: level name -> channels it requires.
+        predicts: the field of `Predictions` that it fills.
+        class_names: classes it knows; a subset of the detector's.
+    """
+
+    in_channels: Mapping[str, int]
+    predicts: str
+    class_names: tuple[str, ...]
+
+    @abstractmethod
+    def forward(self, fused: FusedFeatures) -> Any:
+        """Runs the network.
+
+        Args:
+            fused: what the neck gave.
+
+        Returns:
+            The head's own typed output.
+        """
+
+    @abstractmethod
+    def losses(self, output: Any, batch: Batch, class_names: Sequence[str]) -> dict[str, Tensor]:
+        """Compares an output with the annotations; samples without annotations do not count.
+
+        Args:
+            output: what `forward` gave for this batch.
+            batch: B samples.
+            class_names: the detector's classes, which the labels index.
+
+        Returns:
+            Scalar per named loss, already weighted.
+        """
+
+    @abstractmethod
+    def predict(self, output: Any, batch: Batch, class_names: Sequence[str]) -> tuple[Any, ...]:
+        """Decodes an output.
+
+        Args:
+            output: what `forward` gave for this batch.
+            batch: B samples.
+            class_names: the detector's classes, which the labels index.
+
+        Returns:
+            One value of the field `predicts` per sample, in the true ego frame.
+        """
+
+
+class AuxiliaryLoss(nn.Module, ABC):
+    """A loss on the named auxiliary outputs of other parts."""
+
+    @abstractmethod
+    def forward(self, aux: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Computes the loss.
+
+        Args:
+            aux: "<branch>/<name>" -> auxiliary output; entries are missing where a branch did not run.
+            batch: B samples.
+
+        Returns:
+            A scalar, already weighted; zero where there is nothing to compare.
+        """

@@ -1,0 +1,1 @@
+"""Camera features -> the bird's-eye-view frame."""
