@@ -1,0 +1,228 @@
+"""One picture for one sample: its cameras as they look out of the vehicle, the bird's-eye view beside them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perception.structures import CameraImages, Sample
+from perception.visualization import bev, camera, canvas
+from perception.visualization.colors import (
+    BACKGROUND,
+    DEPTH_RANGE_M,
+    HEIGHT_RANGE_M,
+    MUTED,
+    RGB,
+    SURFACE,
+    TEXT,
+    depth_colors,
+    height_colors,
+)
+from perception.visualization.layers import BoxLayer
+
+SURROUND = (
+    ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"),
+    ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"),
+)
+"""Where the six surround cameras stand in the panel."""
+
+_GAP_PX = 6
+_COLUMNS = 3
+_STRIPE: RGB = (28, 34, 43)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelStyle:
+    """How a panel looks.
+
+    Args:
+        tile_px: height and width of the room for one camera.
+        bev_half_m: the bird's-eye view reaches so far to each side.
+        bev_alone_px: side of the bird's-eye view where there is no camera.
+        points_on_cameras: draw the LiDAR points onto the pictures.
+    """
+
+    tile_px: tuple[int, int] = (450, 800)
+    bev_half_m: float = 52.0
+    bev_alone_px: int = 1400
+    points_on_cameras: bool = True
+
+
+def render_panel(
+    sample: Sample, layers: Sequence[BoxLayer], style: PanelStyle | None = None, title: str = ""
+) -> np.ndarray:
+    """Draws a sample with everything it holds; works with any set of sensors.
+
+    Args:
+        sample: not batched; its points and boxes are in the ego frame.
+        layers: boxes, the first at the bottom.
+        style: how it looks.
+        title: beside the name of the scene; the sample's token if not given.
+
+    Returns:
+        (H, W, 3) uint8 RGB, height and width even.
+    """
+    style = style or PanelStyle()
+    rows = arrange(sample.cameras)
+    points = None if sample.lidar is None else sample.lidar.points
+    if rows:
+        tiles = _stack([_stack([_tile(sample, name, layers, style) for name in row], 1) for row in rows], 0)
+        view = bev.BevView.square(style.bev_half_m, tiles.shape[0])
+        body = _stack([tiles, bev.render_bev(view, points=points, layers=tuple(layers))], 1)
+    else:
+        view = bev.BevView.square(style.bev_half_m, style.bev_alone_px)
+        body = bev.render_bev(view, points=points, layers=tuple(layers))
+    has_depth = bool(rows) and points is not None and style.points_on_cameras
+    header = _header(sample, title, body.shape[1])
+    footer = _footer(layers, body.shape[1], has_depth, points is not None)
+    picture = np.concatenate((header, body, footer))
+    even = [(0, size % 2) for size in picture.shape[:2]]
+    return np.pad(picture, (*even, (0, 0)), mode="edge")
+
+
+def arrange(cameras: Mapping[str, CameraImages]) -> list[list[str]]:
+    """Puts the cameras of a sample in rows.
+
+    Args:
+        cameras: group name -> pictures.
+
+    Returns:
+        Rows of up to three channel names: the six surround cameras if there is one of them, then all others.
+    """
+    names = [name for group in cameras.values() for name in group.names]
+    surround = [name for row in SURROUND for name in row]
+    others = [name for name in names if name not in surround]
+    rows = [list(row) for row in SURROUND] if len(others) < len(names) else []
+    return rows + [others[i : i + _COLUMNS] for i in range(0, len(others), _COLUMNS)]
+
+
+def _tile(sample: Sample, name: str, layers: Sequence[BoxLayer], style: PanelStyle) -> np.ndarray:
+    """Draws one camera (H, W, 3), centred in its room; a labelled empty tile where it is absent."""
+    height, width = style.tile_px
+    tile = np.full((height, width, 3), SURFACE, dtype=np.uint8)
+    font_px = max(round(width / 50), 9)
+    found = _find(sample.cameras, name)
+    if found is None:
+        _draw_absent(tile, name, font_px)
+        return tile
+    group, index = found
+    image_height, image_width = group.image_size_px
+    fitting = min(width, height * image_width // image_height)
+    picture, view = camera.camera_picture(group, index, fitting)
+    picture = picture[:height]
+    if sample.lidar is not None and style.points_on_cameras:
+        picture = camera.draw_points(picture, view, sample.lidar.points)
+    for layer in layers:
+        picture = camera.draw_boxes(picture, view, layer)
+    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    canvas.draw_tag(tile, _label(name), (font_px // 2, font_px // 2), font_px, TEXT)
+    return tile
+
+
+def _find(cameras: Mapping[str, CameraImages], name: str) -> tuple[CameraImages, int] | None:
+    for group in cameras.values():
+        if name in group.names and bool(group.present[group.names.index(name)]):
+            return group, group.names.index(name)
+    return None
+
+
+def _draw_absent(tile: np.ndarray, name: str, font_px: int) -> None:
+    height, width = tile.shape[:2]
+    for start in range(-height, width, 28):
+        canvas.draw_lines(tile, np.array([[(start, height), (start + height, 0)]], dtype=np.float64), _STRIPE)
+    canvas.draw_text(tile, _label(name), (width / 2, height / 2 - 1.3 * font_px), font_px, MUTED, "center")
+    middle = (width / 2, height / 2 + 0.2 * font_px)
+    canvas.draw_text(tile, "no picture in this sample", middle, font_px, MUTED, "center")
+
+
+def _label(name: str) -> str:
+    return name.removeprefix("CAM_").replace("_", " ").lower()
+
+
+def _stack(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """Joins pictures down (0) or across (1) with a gap; the shorter ones are filled up with background."""
+    size = [max(picture.shape[0] for picture in pictures), max(picture.shape[1] for picture in pictures)]
+    size[axis] = sum(picture.shape[axis] for picture in pictures) + _GAP_PX * (len(pictures) - 1)
+    result = np.full((*size, 3), BACKGROUND, dtype=np.uint8)
+    corner = [0, 0]
+    for picture in pictures:
+        height, width = picture.shape[:2]
+        result[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = picture
+        corner[axis] += picture.shape[axis] + _GAP_PX
+    return result
+
+
+def _header(sample: Sample, title: str, width: int) -> np.ndarray:
+    font_px = max(width // 130, 14)
+    bar = np.full((font_px * 2, width, 3), BACKGROUND, dtype=np.uint8)
+    v = font_px * 0.4
+    canvas.draw_text(bar, sample.scene, (font_px * 0.6, v), font_px, TEXT)
+    left = font_px * 1.6 + canvas.text_size(sample.scene, font_px)[0]
+    canvas.draw_text(bar, title or sample.token, (left, v), font_px, MUTED)
+    canvas.draw_text(bar, f"{sample.timestamp_us / 1e6:.3f} s", (width - font_px * 0.6, v), font_px, MUTED, "right")
+    return bar
+
+
+def _footer(layers: Sequence[BoxLayer], width: int, has_depth: bool, has_points: bool) -> np.ndarray:
+    """Draws the legend: what each layer is, how many boxes of which class, the scales of the points."""
+    font_px = max(width // 170, 13)
+    bar = np.full((font_px * 2 + 4, width, 3), BACKGROUND, dtype=np.uint8)
+    cursor = font_px * 0.6
+    for layer in layers:
+        cursor = _draw_legend(bar, layer, cursor, font_px) + font_px * 1.5
+    right = width - font_px * 0.6
+    if has_points:
+        low, high = HEIGHT_RANGE_M
+        ramp = height_colors(np.linspace(low, high, 120))
+        right = _draw_scale(bar, ramp, ("height", f"{low:g}", f"{high:g} m"), right, font_px)
+    if has_depth:
+        low, high = DEPTH_RANGE_M
+        ramp = depth_colors(np.geomspace(low, high, 120))
+        _draw_scale(bar, ramp, ("distance", f"{low:g}", f"{high:g} m"), right - font_px * 2, font_px)
+    return bar
+
+
+def _draw_legend(bar: np.ndarray, layer: BoxLayer, cursor: float, font_px: int) -> float:
+    """Writes a layer's title and its classes from `cursor` on; returns where it ends."""
+    v = font_px * 0.45
+    if layer.hollow:
+        _draw_swatch(bar, cursor, v, font_px, (255, 255, 255), hollow=True)
+        cursor += font_px * 1.3
+    heading = f"{layer.title} ({len(layer)})"
+    canvas.draw_text(bar, heading, (cursor, v), font_px, TEXT)
+    cursor += canvas.text_size(heading, font_px)[0] + font_px
+    if layer.hollow:
+        return cursor
+    brightest = dict(sorted(zip(layer.names, layer.colors.tolist(), strict=True)))
+    for name, count in Counter(layer.names).most_common():
+        red, green, blue = brightest[name]
+        _draw_swatch(bar, cursor, v, font_px, (red, green, blue))
+        text = f"{name.replace('_', ' ')} {count}"
+        canvas.draw_text(bar, text, (cursor + font_px * 1.2, v), font_px, MUTED)
+        cursor += font_px * 2.2 + canvas.text_size(text, font_px)[0]
+    return cursor
+
+
+def _draw_swatch(bar: np.ndarray, u: float, v: float, font_px: int, color: RGB, hollow: bool = False) -> None:
+    side = font_px * 0.8
+    square = np.array([(0, 0), (side, 0), (side, side), (0, side)]) + np.array((u, v + font_px * 0.2))
+    if hollow:
+        canvas.draw_outline(bar, square, color)
+    else:
+        canvas.fill_polygon(bar, square, color)
+
+
+def _draw_scale(bar: np.ndarray, ramp: np.ndarray, words: tuple[str, str, str], right: float, font_px: int) -> float:
+    """Draws a colour scale that ends at `right`; returns where it begins."""
+    name, low, high = words
+    v = font_px * 0.45
+    canvas.draw_text(bar, high, (right, v), font_px, MUTED, "right")
+    end = round(right - canvas.text_size(high, font_px)[0] - font_px * 0.5)
+    top = round(v + font_px * 0.25)
+    bar[top : top + round(font_px * 0.7), end - len(ramp) : end] = ramp
+    canvas.draw_text(bar, low, (end - len(ramp) - font_px * 0.5, v), font_px, MUTED, "right")
+    start = end - len(ramp) - font_px - canvas.text_size(low, font_px)[0]
+    canvas.draw_text(bar, name, (start, v), font_px, MUTED, "right")
+    return start - canvas.text_size(name, font_px)[0]
