@@ -23,6 +23,8 @@ _REDUCED_FLAGS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 
+_ZERO_RUN_BYTES = 64  # more than the blocks of the other components can explain
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFit:
@@ -109,7 +111,8 @@ def load_image(
     """Reads a JPEG or PNG file as a picture of the wanted size (see `ImageFit`).
 
     A JPEG is decoded at the smallest of full, half, quarter and eighth size that is no smaller than wanted. Its EXIF
-    orientation is not applied: calibration belongs to the pixels as stored.
+    orientation is not applied: calibration belongs to the pixels as stored. JPEG has no checksum: a file that is cut
+    off or zeroed in part is found out, other bytes changed inside the compressed data decode to a wrong picture.
 
     Args:
         path: the file.
@@ -155,7 +158,40 @@ def _decode_jpeg(path: str | Path, data: bytes, reduction: int) -> np.ndarray:
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if decoded is None:
         raise ValueError(f"load_image: {path}: JPEG data ends early or is damaged")
+    zeroed = _find_zeroed(data)
+    if zeroed is not None:
+        raise ValueError(f"load_image: {path}: JPEG data is overwritten with zeros from byte {zeroed} on")
     return decoded
+
+
+def _find_zeroed(data: bytes) -> int | None:
+    """Where zeros lie in the compressed data that its encoder cannot have written; decoders go over them in silence.
+
+    In a Huffman table the code made of zeros belongs to the first symbol. Unless that is "end of block", as in tables
+    optimised for flat pictures, a long run of zeros would mean blocks of 63 equal coefficients.
+
+    Source:
+        ITU-T T.81, annexes B (markers) and C (codes).
+    """
+    first_symbols: dict[int, int] = {}
+    num_components, position = 0, 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        body = data[position + 4 : position + 2 + length]
+        position += 2 + length
+        if marker in (0xC0, 0xC1):  # sequential; other kinds stay at no components and are not looked at
+            num_components = body[5]
+        elif marker == 0xC4:
+            while len(body) > 17:
+                first_symbols[body[0]] = body[17]
+                body = body[17 + sum(body[1:17]) :]
+        elif marker == 0xDA:
+            luminance_table = 0x10 | body[2] & 0x0F
+            if body[0] != num_components or first_symbols.get(luminance_table, 0) == 0:
+                return None
+            found = data.find(bytes(_ZERO_RUN_BYTES), position, data.find(b"\xff\xd9", position))
+            return found if found >= 0 else None
+    return None
 
 
 def _decode_png(path: str | Path, header: Image.Image) -> np.ndarray:

@@ -238,16 +238,15 @@ class SampleLoader:
 
     def _attempt(self, state: _Loading, sensor: SensorRecord, read: Callable[[Path], T]) -> T | None:
         """What `read` gives for the sensor's file, or None after reporting why not."""
+        if leaves_folder(sensor.path):
+            self._report(state, "unsafe_path", sensor, "path must stay inside the dataroot")
+            return None
         try:
-            if leaves_folder(sensor.path):
-                kind, reason, cause = "unsafe_path", "path must stay inside the dataroot", None
-            else:
-                return read(self.dataroot / sensor.path)
+            return read(self.dataroot / sensor.path)
         except FileNotFoundError as error:
-            kind, reason, cause = "missing_file", "file is missing", error
+            self._report(state, "missing_file", sensor, "file is missing", error)
         except (OSError, ValueError) as error:
-            kind, reason, cause = "unreadable_file", str(error), error
-        self._report(state, kind, sensor, reason, cause)
+            self._report(state, "unreadable_file", sensor, str(error), error)
         return None
 
     def _report(
