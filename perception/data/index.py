@@ -174,7 +174,7 @@ class Index:
         """
         self._check(i, "record")
         samples = self._samples
-        sensors = self._sensor_records(samples["keyframes"][i].values.to_numpy())
+        sensors = self._sensor_records(self._rows("keyframes", i))
         reference = self._sensors["ego2global"][samples["reference"][i]]  # (7,)
         return SampleRecord(
             token=samples["token"][i].as_py(),
@@ -203,7 +203,7 @@ class Index:
         self._check(i, "sweeps")
         if count < 0:
             raise ValueError(f"sweeps: count must be >= 0, got {count}")
-        rows = self._samples["keyframes"][i].values.to_numpy()
+        rows = self._rows("keyframes", i)
         row = next((row for row in rows if self._channel(row) == channel), -1)
         found: list[int] = []
         while row >= 0 and len(found) <= count:
@@ -225,7 +225,7 @@ class Index:
         """
         self._check(i, "extra_sensors")
         by_channel: dict[str, list[SensorRecord]] = {}
-        for record in self._sensor_records(self._samples["extras"][i].values.to_numpy()):
+        for record in self._sensor_records(self._rows("extras", i)):
             by_channel.setdefault(record.channel, []).append(record)
         return by_channel
 
@@ -318,6 +318,11 @@ class Index:
         if not 0 <= i < len(self):
             raise IndexError(f"{function}: i must be in 0..{len(self) - 1}, got {i}")
 
+    def _rows(self, column: str, i: int) -> np.ndarray:
+        """Rows of the sensor table that a sample lists."""
+        offsets, rows = self._samples[column]
+        return rows[offsets[i] : offsets[i + 1]]
+
     def _channel(self, row: int) -> str:
         return self._calibrations["channel"][self._sensors["calibration"][row]].as_py()
 
@@ -370,13 +375,18 @@ class Index:
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, Any]:
-    """Columns in place: numpy views of numbers (R,) and of vectors without gaps (R, K), Arrow arrays of the rest."""
+    """Columns in place: numpy views of numbers (R,), of vectors without gaps (R, K) and of lists (offsets and values).
+
+    The rest stays Arrow. The views go by DLPack because pyarrow's own `to_numpy` imports pandas.
+    """
     columns: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_integer(column.type):
-            columns[name] = column.to_numpy()
+            columns[name] = np.from_dlpack(column)
         elif pa.types.is_fixed_size_list(column.type) and column.null_count == 0:
-            columns[name] = column.values.to_numpy().reshape(-1, column.type.list_size)  # (R * K,) -> (R, K)
+            columns[name] = np.from_dlpack(column.values).reshape(-1, column.type.list_size)  # (R * K,) -> (R, K)
+        elif pa.types.is_large_list(column.type):
+            columns[name] = np.from_dlpack(column.offsets), np.from_dlpack(column.values)
         else:
             columns[name] = column
     return columns
