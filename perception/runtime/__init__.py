@@ -1,0 +1,1 @@
+"""From a config and weights to predictions: built detectors, verified checkpoints, no training framework."""
