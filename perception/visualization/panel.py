@@ -1,7 +1,7 @@
 """One picture for one sample: its cameras as they look out of the vehicle, the bird's-eye view beside them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,14 @@ class PanelStyle:
         bev_half_m: the bird's-eye view reaches so far to each side.
         bev_alone_px: side of the bird's-eye view where there is no camera.
         points_on_cameras: draw the LiDAR points onto the pictures.
+        channels: cameras that get a tile even in a sample without any picture, so that all panels of a drive are alike.
     """
 
     tile_px: tuple[int, int] = (450, 800)
     bev_half_m: float = 52.0
     bev_alone_px: int = 1400
     points_on_cameras: bool = True
+    channels: tuple[str, ...] = ()
 
 
 def render_panel(
@@ -64,7 +66,8 @@ def render_panel(
         (H, W, 3) uint8 RGB, height and width even.
     """
     style = style or PanelStyle()
-    rows = arrange(sample.cameras)
+    names = [name for group in sample.cameras.values() for name in group.names]
+    rows = arrange(dict.fromkeys((*names, *style.channels)))
     points = None if sample.lidar is None else sample.lidar.points
     if rows:
         tiles = _stack([_stack([_tile(sample, name, layers, style) for name in row], 1) for row in rows], 0)
@@ -81,16 +84,16 @@ def render_panel(
     return np.pad(picture, (*even, (0, 0)), mode="edge")
 
 
-def arrange(cameras: Mapping[str, CameraImages]) -> list[list[str]]:
-    """Puts the cameras of a sample in rows.
+def arrange(names: Iterable[str]) -> list[list[str]]:
+    """Puts cameras in rows.
 
     Args:
-        cameras: group name -> pictures.
+        names: channel names.
 
     Returns:
-        Rows of up to three channel names: the six surround cameras if there is one of them, then all others.
+        Rows of up to three: the six surround cameras if there is one of them, then all others.
     """
-    names = [name for group in cameras.values() for name in group.names]
+    names = list(names)
     surround = [name for row in SURROUND for name in row]
     others = [name for name in names if name not in surround]
     rows = [list(row) for row in SURROUND] if len(others) < len(names) else []

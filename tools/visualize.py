@@ -1,0 +1,203 @@
+"""Draws a set in nuScenes format, annotations beside predictions: a PNG per sample, an MP4 per scene, 3-D windows.
+
+`python tools/visualize.py --dataroot D --version V --out-dir O [--scene S ...] [--results R.json] [--video] [--show]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from perception.data.index import Index
+    from perception.formats.submission_reader import Submission
+    from perception.structures import Sample
+    from perception.visualization.layers import BoxLayer
+
+_IMAGE_SIZE_PX = (900, 1600)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, or 1 with the reason on standard error.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _draw_all(options, Path(folder))
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        print(f"visualize: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataroot", type=Path, required=True, help="the folder that holds the version folder")
+    parser.add_argument("--version", required=True, help="name of the folder with the tables, as v1.0-mini")
+    parser.add_argument("--out-dir", type=Path, required=True, help="<scene>/<number>_<token>.png and <scene>.mp4")
+    parser.add_argument("--index", type=Path, help="made by create_data.py; without it a temporary one is made")
+    parser.add_argument("--results", type=Path, help="predictions to draw: a nuScenes detection submission")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--scene", nargs="+", help="scenes to draw; all samples if nothing is chosen")
+    chosen.add_argument("--sample", nargs="+", help="tokens of samples to draw")
+    chosen.add_argument("--split", help="split to draw, as mini_val")
+    parser.add_argument(
+        "--score-threshold", type=float, default=0.3, help="predictions below are left out (%(default)s)"
+    )
+    parser.add_argument("--range-m", type=float, default=52.0, help="the bird's-eye view reaches so far (%(default)s)")
+    parser.add_argument("--camera-width-px", type=int, default=800, help="of each camera in the panel (%(default)s)")
+    parser.add_argument("--video", action="store_true", help="write an MP4 per scene besides")
+    parser.add_argument("--fps", type=float, default=2.0, help="samples per second of the MP4 (%(default)s)")
+    parser.add_argument("--show", action="store_true", help="open a 3-D window per sample (needs a display)")
+    parser.add_argument("--on-error", choices=("raise", "skip"), default="raise", help="at a sensor file without use")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser
+
+
+def _draw_all(options: argparse.Namespace, scratch: Path) -> None:
+    index = _open_index(options, scratch)
+    by_scene = _chosen(options, index)
+    drawing = _Drawing(options, index, [i for positions in by_scene.values() for i in positions])
+    with drawing.bar:
+        for scene, positions in by_scene.items():
+            drawing.draw_scene(scene, positions)
+    drawing.report()
+
+
+def _open_index(options: argparse.Namespace, scratch: Path) -> Index:
+    from perception.data.index import Index
+    from perception.data.index_build import build_index
+
+    if options.index:
+        return Index.open(options.index)
+    build_index(options.dataroot, options.version, scratch / "index")
+    return Index.open(scratch / "index")
+
+
+def _chosen(options: argparse.Namespace, index: Index) -> dict[str, list[int]]:
+    """Scene -> positions of its samples to draw, in order of time."""
+    if options.sample:
+        positions = [index.by_token(token) for token in options.sample]
+    elif options.scene or options.split:
+        positions = index.samples_of(options.scene or options.split).tolist()
+    else:
+        positions = list(range(len(index)))
+    by_scene: dict[str, list[tuple[int, int]]] = {}
+    for i in positions:
+        record = index.record(i)
+        by_scene.setdefault(record.scene, []).append((record.timestamp_us, i))
+    return {scene: [i for _, i in sorted(moments)] for scene, moments in by_scene.items()}
+
+
+class _Drawing:
+    """Loads and draws the samples that were chosen."""
+
+    def __init__(self, options: argparse.Namespace, index: Index, positions: list[int]) -> None:
+        from tqdm import tqdm
+
+        from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+
+        self.options, self.index = options, index
+        cameras = {s.channel: s for i in positions for s in index.record(i).sensors.values() if s.modality == "camera"}
+        sizes = [(camera.height, camera.width) for camera in cameras.values() if camera.height and camera.width]
+        self.channels = tuple(channel for channel in CameraLoading().channels if channel in cameras)
+        self.loader = SampleLoader(
+            index=index,
+            dataroot=options.dataroot,
+            class_names=index.classes,
+            cameras=CameraLoading(self.channels, max(sizes, default=_IMAGE_SIZE_PX)) if self.channels else None,
+            lidar=LidarLoading(),
+            on_error=options.on_error,
+        )
+        self.submission, self.rows = _read_results(options.results, [index.record(i).token for i in positions])
+        self.bar = tqdm(total=len(positions), unit="sample", disable=options.quiet)
+
+    def draw_scene(self, scene: str, positions: list[int]) -> None:
+        """Writes the pictures of a scene, and its video where one is wanted."""
+        from perception.visualization.png import write_png
+        from perception.visualization.video import VideoWriter
+
+        folder: Path = self.options.out_dir
+        with VideoWriter(folder / f"{scene}.mp4", self.options.fps) if self.options.video else nullcontext() as video:
+            for i in positions:
+                sample = self.loader.load(i)
+                layers = self._layers(sample)
+                picture = self._panel(sample, layers)
+                write_png(folder / scene / f"{sample.timestamp_us}_{sample.token}.png", picture)
+                if video:
+                    video.add(picture)
+                if self.options.show:
+                    _show(sample, layers)
+                self.bar.update()
+
+    def report(self) -> None:
+        """Says what was written, and what is missing in it."""
+        print(f"{self.options.out_dir}: {self.bar.n} pictures")
+        for kind, count in self.loader.skipped.items():
+            print(f"visualize: {count} x {kind} was skipped", file=sys.stderr)
+
+    def _layers(self, sample: Sample) -> list[BoxLayer]:
+        from perception.visualization.layers import detection_layer, ground_truth_layer
+        from perception.visualization.submissions import detections_in_ego
+
+        layers = []
+        if sample.boxes is not None:
+            layers.append(ground_truth_layer(sample.boxes, self.index.classes, hollow=self.submission is not None))
+        if self.submission is not None and sample.token in self.rows:
+            found = detections_in_ego(self.submission, self.rows[sample.token], sample.ego2global)
+            layers.append(detection_layer(found, self.index.classes, self.options.score_threshold))
+        return layers
+
+    def _panel(self, sample: Sample, layers: list[BoxLayer]) -> np.ndarray:
+        from perception.visualization.panel import PanelStyle, render_panel
+
+        width = self.options.camera_width_px
+        style = PanelStyle(
+            tile_px=(round(width * 9 / 16), width), bev_half_m=self.options.range_m, channels=self.channels
+        )
+        title = sample.token
+        if self.submission is not None:
+            known = sample.token in self.rows
+            title += f"   scores from {self.options.score_threshold:g}" if known else "   not in the results file"
+        return render_panel(sample, layers, style, title)
+
+
+def _read_results(path: Path | None, tokens: list[str]) -> tuple[Submission | None, dict[str, slice]]:
+    """The results file and which rows of it belong to which sample."""
+    if path is None:
+        return None, {}
+    from perception.formats.submission_reader import read_submission
+    from perception.visualization.submissions import rows_by_token
+
+    submission = read_submission(path)
+    rows = rows_by_token(submission)
+    missing = [token for token in tokens if token not in rows]
+    if len(missing) == len(tokens):
+        raise ValueError(f"{path}: must hold samples that are drawn, got none of the {len(tokens)}")
+    if missing:
+        print(f"visualize: {path}: {len(missing)} of {len(tokens)} samples are not in it", file=sys.stderr)
+    return submission, rows
+
+
+def _show(sample: Sample, layers: list[BoxLayer]) -> None:
+    from perception.visualization.scene3d import build_scene, show
+
+    points = sample.lidar.points if sample.lidar else None
+    show(build_scene(points, layers), f"{sample.scene} {sample.token}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
