@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +122,7 @@ class _SceneWriter:
             )
         return new
 
-    def write(self, number: int, files: dict[str, IO[str]]) -> None:
+    def write(self, number: int, files: Mapping[str, IO[str]]) -> None:
         """Writes the large tables' rows of one scene."""
         samples = self._sample_tokens[number]
         start_us = 1_530_000_000_000_000 + number * 100_000_000
@@ -142,7 +142,7 @@ class _SceneWriter:
             for table, row in self._track(track + number, samples[first : first + count]):
                 self._put(files, table, row)
 
-    def _put(self, files: dict[str, IO[str]], table: str, row: str) -> None:
+    def _put(self, files: Mapping[str, IO[str]], table: str, row: str) -> None:
         files[table].write(",\n{\n" if table in self._started else "[\n{\n")
         files[table].write(row + "\n}")
         self._started.add(table)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,4 +169,5 @@ def _opened(
 
 
 if __name__ == "__main__":
-    print(json.dumps({"create": _create, "index": _index, "devkit": _devkit}[sys.argv[1]](*sys.argv[2:])))
+    steps: dict[str, Callable[..., dict[str, float]]] = {"create": _create, "index": _index, "devkit": _devkit}
+    print(json.dumps(steps[sys.argv[1]](*sys.argv[2:])))
