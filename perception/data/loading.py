@@ -328,5 +328,7 @@ def _label_map(class_names: tuple[str, ...]) -> Tensor:
 def _check_settings(cameras: CameraLoading | None, lidar: LidarLoading | None) -> None:
     if cameras and (min(cameras.image_size_px) < 1 or not cameras.channels):
         raise ValueError(f"SampleLoader: cameras must have channels and a positive image_size_px, got {cameras}")
-    if lidar and (lidar.num_sweeps < 0 or lidar.min_range_m < 0 or (lidar.max_points or 1) < 1):
+    if lidar and not (
+        lidar.num_sweeps >= 0 and lidar.min_range_m >= 0 and (lidar.max_points is None or lidar.max_points > 0)
+    ):
         raise ValueError(f"SampleLoader: lidar must have num_sweeps, min_range_m >= 0, max_points >= 1, got {lidar}")
