@@ -7,6 +7,7 @@ namespace {
 
 constexpr int64_t kPointsPerTask = 4096;
 constexpr int64_t kVoxelsPerTask = 1024;
+constexpr int64_t kPrefetchAhead = 16;  // points; hides the memory latency of the hash table
 
 struct Slot {
   int64_t key = -1;  // free
@@ -23,6 +24,9 @@ int64_t number_voxels(int64_t num_points, const int64_t* batch_index, int64_t ma
   int64_t sample = -1;
   int64_t first_of_sample = 0;
   for (int64_t i = 0; i < num_points; ++i) {
+    if (i + kPrefetchAhead < num_points) {
+      __builtin_prefetch(table + first_slot(point2voxel[i + kPrefetchAhead], capacity), 1);
+    }
     const int64_t key = point2voxel[i];
     if (key < 0) continue;
     if (batch_index[i] != sample) {

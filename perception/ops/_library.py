@@ -17,6 +17,12 @@ def has_kernels(device: torch.device) -> bool:
     return device.type in _DEVICES
 
 
+def output_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Gives the dtype of a reference's result: that of its inputs, or float32 where autocast would have cast them."""
+    autocast = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.promote_types(dtype, torch.float32) if autocast else dtype
+
+
 def register(
     op: str,
     *,

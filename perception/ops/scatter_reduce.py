@@ -71,7 +71,7 @@ def scatter_reduce_reference(features: Tensor, index: Tensor, num_segments: int,
         reduced = rows.new_zeros(num_segments, rows.shape[1]).index_add(0, index, rows)  # (S, C)
         if reduce == "mean":
             reduced = reduced / counts.clamp(min=1)
-    return reduced.to(features.dtype)
+    return reduced.to(_library.output_dtype(features.dtype, features.device))
 
 
 def _largest(rows: Tensor, index: Tensor, num_segments: int) -> Tensor:

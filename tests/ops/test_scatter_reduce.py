@@ -82,10 +82,11 @@ def test_opcheck(kernel_device, generator, reduce):
     torch.library.opcheck(torch.ops.perception.scatter_reduce.default, (features, index, 6, reduce))
 
 
-def test_autocast_computes_in_float32(kernel_device, generator):
-    features, index = random_case(generator, kernel_device, dtype=torch.bfloat16)
-    with torch.autocast(kernel_device, dtype=torch.bfloat16):
-        reduced = scatter_reduce(features, index, 60, "mean")
+@pytest.mark.parametrize("function", [scatter_reduce, scatter_reduce_reference])
+def test_autocast_computes_in_float32(device, generator, function):
+    features, index = random_case(generator, device, dtype=torch.bfloat16)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        reduced = function(features, index, 60, "mean")
     assert reduced.dtype == torch.float32
     torch.testing.assert_close(reduced, scatter_reduce(features.float(), index, 60, "mean"))
 
