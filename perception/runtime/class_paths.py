@@ -17,7 +17,7 @@ from typing import Any
 ALLOWED_PACKAGES = ("perception", "torch", "lightning", "transformers")
 
 _SPEC_KEYS = ("class_path", "init_args")
-_PLAIN_TYPES = (str, int, float, bool, complex, bytes, type(None), Path, object)
+_PLAIN_TYPES = (str, int, float, bool, complex, bytes, type(None), Path, object, Any)
 
 
 def check_config(config: Any, *, allowed_packages: Sequence[str] = (), where: str = "config") -> None:
