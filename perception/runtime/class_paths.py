@@ -6,6 +6,7 @@ defined in an allowed package: neither `os.system` nor `torch.os.system` nor a f
 
 import dataclasses
 import difflib
+import enum
 import importlib
 import inspect
 import types
@@ -89,7 +90,7 @@ class _Checker:
                 self.value(
                     item, _item_hint(hints, (list, tuple, set, Sequence, Iterable, Collection)), f"{where}[{index}]"
                 )
-        elif isinstance(value, str) and ("class_path" in value or any(map(_is_object_hint, hints))):
+        elif isinstance(value, str) and ("class_path" in value or _leads_to_object(value, hints)):
             raise ValueError(f"{where}: must be a mapping with class_path and init_args, got {value!r}")
 
     def _mapping(self, value: Mapping[str, Any], hints: Sequence[Any], where: str) -> None:
@@ -156,9 +157,14 @@ def _item_hint(hints: Sequence[Any], containers: Sequence[Any]) -> Any:
     return typing.Union[tuple(items)] if items else Any  # noqa: UP007 (built at run time)
 
 
+def _leads_to_object(value: str, hints: Sequence[Any]) -> bool:
+    """Whether the parser would take the string for the path of a class or function, or for a mapping."""
+    plain = str in hints and "." not in value  # such as the name of an activation
+    return not plain and any(map(_is_object_hint, hints))
+
+
 def _is_object_hint(hint: Any) -> bool:
-    """Whether the parser would take a string here for the path of a class or function, or for a mapping."""
     origin = typing.get_origin(hint)
     if origin in (Callable, type, dict, Mapping) or hint in (Callable, type, dict):
         return True
-    return inspect.isclass(hint) and origin is None and hint not in _PLAIN_TYPES
+    return inspect.isclass(hint) and origin is None and hint not in _PLAIN_TYPES and not issubclass(hint, enum.Enum)

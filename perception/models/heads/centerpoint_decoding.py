@@ -10,6 +10,7 @@ from torch.nn import functional
 from perception.geometry.boxes import transform_boxes
 from perception.geometry.grid import Grid
 from perception.models.heads.centerpoint_output import REGRESSION_CHANNELS, CenterPointOutput
+from perception.ops.nms_circle import nms_circle
 from perception.structures import Detections
 
 _MAX_LOG_SIZE = 5.0  # 148 m: an untrained network must not give infinite boxes
@@ -134,13 +135,3 @@ def decode_boxes(regression: Tensor, row: Tensor, column: Tensor, grid: Grid) ->
     center = origin + (torch.stack((column, row), dim=1) + offset) * cell  # (M, 2)
     size = size.clamp(max=_MAX_LOG_SIZE).exp()
     return torch.cat((center, height, size, torch.atan2(yaw[:, :1], yaw[:, 1:]), velocity), dim=1)
-
-
-def nms_circle(centers: Tensor, scores: Tensor, radius_m: float) -> Tensor:
-    order = scores.argsort(descending=True)
-    near = (centers[order, None] - centers[None, order]).square().sum(-1) <= radius_m**2
-    kept: list[int] = []
-    for i in range(len(order)):
-        if not near[i, kept].any():
-            kept.append(i)
-    return order[kept]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from perception.geometry.grid import Grid
 from perception.models.layers import conv_block, scatter_samples
 from perception.models.views.frustum import feature_rays, frustum_points
-from perception.ops.scatter_reduce import scatter_reduce
+from perception.ops.bev_pool import bev_pool, bev_pool_plan
 from perception.structures import BevMap, CameraImages, CameraViews, SensorFeatures
 
 
@@ -108,9 +108,14 @@ class LiftSplat(nn.Module):
 
 
 def _pool(depth: Tensor, context: Tensor, cells: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    spread = depth[..., None] * context.permute(0, 2, 3, 1)[:, None]
-    rows = scatter_reduce(spread.flatten(0, 3), cells.flatten(), shape[0] * shape[1] * shape[2], "sum")
-    return rows.unflatten(0, shape).permute(0, 3, 1, 2).contiguous()
+    """Sums along the rays: (K, D, h, w) and (K, C, h, w) -> (S, C, Y, X).
+
+    The S maps are pooled as one map of S * Y rows, so that samples may have different numbers of cameras.
+    """
+    samples, num_y, num_x = shape
+    plan = bev_pool_plan(cells[None], (samples * num_y, num_x))
+    pooled = bev_pool(depth[None], context[None], plan)  # (1, C, S * Y, X)
+    return pooled[0].unflatten(1, (samples, num_y)).transpose(0, 1)  # (C, S, Y, X) -> (S, C, Y, X)
 
 
 def _occupied(cells: Tensor, shape: tuple[int, int, int]) -> Tensor:
