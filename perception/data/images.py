@@ -136,11 +136,10 @@ def load_image(
             f"got {header.width} x {header.height}"
         )
     fit = fit_image(size_px, image_size_px)
-    if header.format == "JPEG":
-        decoded = cv2.cvtColor(_decode_jpeg(path, data, fit.reduction), cv2.COLOR_BGR2RGB)
-    else:
-        decoded = _decode_png(path, header)
-    return _resize_crop(decoded, fit), fit.image2aug
+    if header.format == "PNG":
+        return _resize_crop(_decode_png(path, header), fit), fit.image2aug
+    bgr = _resize_crop(_decode_jpeg(path, data, fit.reduction), fit)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), fit.image2aug
 
 
 def _open_header(path: str | Path, data: bytes) -> Image.Image:

@@ -31,8 +31,9 @@ def load_points(path: str | Path, min_range_m: float, non_finite: NonFinite = "r
     """
     points = torch.from_numpy(read_lidar(path, non_finite=non_finite))[:, :4]  # (P, 5) -> (P, 4)
     num_stored = Path(path).stat().st_size // (4 * len(LIDAR_FIELDS))
-    far = points[:, :3].square().sum(1) >= min_range_m**2
-    return points[far], num_stored - len(points)
+    x, y, z = points[:, :3].unbind(1)
+    far = (x * x + y * y + z * z >= min_range_m**2).nonzero().squeeze(1)  # (P',)
+    return points.index_select(0, far), num_stored - len(points)
 
 
 def thin_points(points: Tensor, max_points: int | None, seed: int) -> Tensor:

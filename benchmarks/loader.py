@@ -1,0 +1,166 @@
+"""Loading one sample's pictures and points: ours against Pillow with numpy and the nuScenes devkit, one thread each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from perception.data.images import fit_image
+from perception.data.index import Index
+from perception.data.index_build import build_index
+from perception.data.loading import NUSCENES_CAMERAS, CameraLoading, LidarLoading, SampleLoader
+from perception.formats.classes import DETECTION_CLASSES
+
+IMAGE_SIZE_PX = (256, 704)
+MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
+STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
+NUM_SWEEPS = 4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds this benchmark's options.
+
+    Args:
+        parser: the parser to add to.
+    """
+    recorded = os.environ.get("PERCEPTION_REAL_DATA")
+    default = Path(recorded) / "nuscenes" if recorded else None
+    parser.add_argument("--dataroot", type=Path, default=default, required=not default, help="of a nuScenes set")
+    parser.add_argument("--version", default="v1.0-mini", help="its version")
+    parser.add_argument("--repeats", type=int, default=30, help="timed runs of each case, ours and the peer in turn")
+
+
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Times the cases.
+
+    Args:
+        options: see `add_arguments`.
+
+    Returns:
+        Rows of op, case, ours_ms, peer, peer_ms (medians) and ratio (above 1: ours is faster).
+
+    Raises:
+        ValueError: no sample of the set has six cameras.
+    """
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            build_index(options.dataroot, options.version, Path(folder) / "index")
+            index = Index.open(Path(folder) / "index")
+            return [
+                *_picture_rows(index, options.dataroot, options.repeats),
+                _sweep_row(index, options.dataroot, options.version, options.repeats),
+            ]
+    finally:
+        torch.set_num_threads(threads[0])
+        cv2.setNumThreads(threads[1])
+
+
+def _picture_rows(index: Index, dataroot: Path, repeats: int) -> list[dict[str, Any]]:
+    positions = [i for i in range(len(index)) if index.record(i).sensors.keys() >= set(NUSCENES_CAMERAS)]
+    if not positions:
+        raise ValueError(f"run: {dataroot} must have a sample with six cameras, got none in {len(index)} samples")
+    position, cameras = positions[0], CameraLoading(image_size_px=IMAGE_SIZE_PX)
+    loader = SampleLoader(
+        index=index, dataroot=dataroot, class_names=DETECTION_CLASSES, cameras=cameras, annotations=False
+    )
+    sensors = index.record(position).sensors
+    paths = [dataroot / sensors[channel].path for channel in NUSCENES_CAMERAS]
+    case = f"six {sensors['CAM_FRONT'].width}x{sensors['CAM_FRONT'].height} JPEGs -> "
+    mean, std = (torch.from_numpy(values)[:, None, None] for values in (MEAN, STD))
+
+    def ours() -> torch.Tensor:
+        return loader.load(position).cameras["surround"].images
+
+    def peer() -> np.ndarray:
+        return np.stack([_pillow_picture(path) for path in paths])
+
+    return [
+        _row("load pictures", case + "6x3x256x704 uint8", ours, "Pillow + numpy", peer, repeats),
+        _row(
+            "load pictures",
+            case + "6x3x256x704 float32, normalised",
+            lambda: (ours().float() - mean) / std,
+            "Pillow + numpy",
+            lambda: (peer().astype(np.float32) - MEAN[:, None, None]) / STD[:, None, None],
+            repeats,
+        ),
+    ]
+
+
+def _pillow_picture(path: Path) -> np.ndarray:
+    """(3, H, W) uint8, decoded in full, resized bilinearly, cropped."""
+    with Image.open(path) as image:
+        fit = fit_image((image.height, image.width), IMAGE_SIZE_PX)
+        scaled = image.resize(fit.scaled_size_px[::-1], Image.Resampling.BILINEAR)
+        box = (fit.left_px, fit.top_px, fit.left_px + IMAGE_SIZE_PX[1], fit.top_px + IMAGE_SIZE_PX[0])
+        return np.asarray(scaled.crop(box)).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
+def _sweep_row(index: Index, dataroot: Path, version: str, repeats: int) -> dict[str, Any]:
+    from nuscenes.nuscenes import NuScenes
+    from nuscenes.utils.data_classes import LidarPointCloud
+
+    position = max(range(len(index)), key=lambda i: len(index.sweeps(i, "LIDAR_TOP", NUM_SWEEPS)))
+    loader = SampleLoader(
+        index=index,
+        dataroot=dataroot,
+        class_names=DETECTION_CLASSES,
+        lidar=LidarLoading(num_sweeps=NUM_SWEEPS),
+        annotations=False,
+    )
+    nusc = NuScenes(version, str(dataroot), verbose=False)
+    sample = nusc.get("sample", index.record(position).token)
+
+    def peer() -> np.ndarray:
+        cloud, _ = LidarPointCloud.from_file_multisweep(
+            nusc, sample, "LIDAR_TOP", "LIDAR_TOP", nsweeps=NUM_SWEEPS + 1, min_distance=1.0
+        )
+        return cloud.points
+
+    case = f"keyframe + {NUM_SWEEPS} sweeps, {peer().shape[1]} points"
+    return _row("load sweeps", case, lambda: loader.load(position).lidar, "nuscenes-devkit", peer, repeats)
+
+
+def _row(
+    op: str, case: str, ours: Callable[[], Any], peer_name: str, peer: Callable[[], Any], repeats: int
+) -> dict[str, Any]:
+    """Both in turn, so that a busy machine is as busy for the one as for the other."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats + 1):
+        for times, function in zip(seconds, (ours, peer), strict=True):
+            start = time.perf_counter()
+            function()
+            times.append(time.perf_counter() - start)
+    ours_ms, peer_ms = (1e3 * statistics.median(times[1:]) for times in seconds)  # the first run warms up
+    return {
+        "op": op,
+        "case": case,
+        "ours_ms": ours_ms,
+        "peer": peer_name,
+        "peer_ms": peer_ms,
+        "ratio": peer_ms / ours_ms,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    for row in run(parser.parse_args()):
+        print(
+            f"{row['op']}: {row['case']}: ours {row['ours_ms']:.1f} ms, "
+            f"{row['peer']} {row['peer_ms']:.1f} ms, ratio {row['ratio']:.2f}"
+        )
