@@ -1,0 +1,1 @@
+"""Benchmarks: each file measures one thing against what a user would otherwise pick."""
