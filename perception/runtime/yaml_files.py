@@ -13,6 +13,7 @@ class _Loader(yaml.SafeLoader):
     """Plain values, numbers as in YAML 1.2 (1e-3 is a number), and no key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuses repeated keys, of which PyYAML would silently keep the last."""
         keys = [key.value for key, _ in node.value]
         repeated = sorted({key for key in keys if isinstance(key, str) and keys.count(key) > 1})
         if repeated:
@@ -50,6 +51,7 @@ class _Composer:
         self._num_values = 0
 
     def file(self, path: Path, chain: tuple[Path, ...]) -> Any:
+        """Reads a file; `chain` holds the files that led to it, the first one first."""
         resolved = path.resolve()
         if resolved in chain:
             raise ValueError(f"load_yaml: {path} must not name itself, got {' -> '.join(map(str, (*chain, resolved)))}")
@@ -61,6 +63,7 @@ class _Composer:
         return self.value(content, (*chain, resolved))
 
     def value(self, value: Any, chain: tuple[Path, ...]) -> Any:
+        """Puts files in place of their names within a value of the last file of the chain."""
         self._num_values += 1
         if self._num_values > _MAX_VALUES:
             raise ValueError(f"load_yaml: {chain[0]} must hold at most {_MAX_VALUES} values")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,15 +130,17 @@ def second(in_channels: int, stride: int = 1, width: int = 8) -> SecondBackbone:
     )
 
 
+BACKBONES: dict[str, dict[str, Any]] = {
+    "resnet": {"embedding_size": 8, "hidden_sizes": [8, 8, 12, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"},
+    "swin": {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4},
+}
+
+
 def image_encoder(model_type: str = "resnet", weights: str | None = None) -> ImageEncoder:
     """A backbone of four stages whose last two feed the pyramid."""
-    configs = {
-        "resnet": {"embedding_size": 8, "hidden_sizes": [8, 8, 12, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"},
-        "swin": {"embed_dim": 8, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2], "window_size": 4},
-    }
     return ImageEncoder(
         model_type=model_type,
-        config=configs[model_type],
+        config=BACKBONES[model_type],
         out_features=["stage2", "stage3"],
         out_channels=12,
         weights=weights,  # type: ignore[arg-type]

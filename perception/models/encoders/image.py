@@ -14,6 +14,9 @@ from perception.structures import CameraImages, CameraViews
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
+# Norms after the stages of Swin and ConvNeXt backbones: classifiers do not have them, so they start fresh.
+_BACKBONE_ONLY = "hidden_states_norms."
+
 
 class ImageEncoder(nn.Module):
     """Normalises the pictures of present cameras and runs backbone and feature pyramid on them.
@@ -127,18 +130,19 @@ def _build_backbone(
 
 
 def _load_backbone(config: Any, weights: Path) -> Any:
-    """Reads a local folder only; a name of the model hub is refused rather than fetched."""
-    from transformers import AutoBackbone
+    """Reads a local folder only; `AutoBackbone.from_pretrained` would ask the model hub even for a folder."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING
 
     if not (weights / "config.json").is_file():
         raise ValueError(f"ImageEncoder: weights must be a folder with config.json and safetensors, got {weights}")
+    backbone_class: Any = MODEL_FOR_BACKBONE_MAPPING[type(config)]
     try:
-        backbone, report = AutoBackbone.from_pretrained(
+        backbone, report = backbone_class.from_pretrained(
             weights, config=config, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(f"ImageEncoder: weights in {weights} do not fit the backbone: {error}") from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith(_BACKBONE_ONLY))
+    if missing:
         raise ValueError(f"ImageEncoder: weights in {weights} lack {len(missing)} tensors, such as {missing[0]}")
-    return backbone
+    return backbone.train()  # as a new module is

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from perception.geometry.grid import Grid
 from perception.models.layers import conv_block
@@ -46,6 +46,9 @@ class ConcatConvFuser(Fuser):
 
         Returns:
             One map per level, valid where any present sensor has said anything.
+
+        Raises:
+            ValueError: the maps of a level lie on different grids, or there is none.
         """
         return FusedFeatures(bev={level: fuser(level, features) for level, fuser in self.levels.items()})
 
@@ -59,30 +62,25 @@ class _LevelFuser(nn.Module):
         self.mix = conv_block(sum(in_channels.values()), out_channels)
 
     def forward(self, level: str, features: Mapping[str, SensorFeatures]) -> BevMap:
-        known = [features[sensor] for sensor in self.absence if sensor in features]
-        grid = known[0].bev[level].grid
-        shape = (known[0].present.shape[0], grid.num_y, grid.num_x)
-        maps = [_or_absent(features.get(sensor), level, vector, shape) for sensor, vector in self.absence.items()]
+        """Fuses one level."""
+        known = {sensor: features[sensor] for sensor in self.absence if sensor in features}
+        grid = _common_grid(level, [part.bev[level] for part in known.values()])
+        present = {sensor: part.present[:, None, None, None] for sensor, part in known.items()}  # (B, 1, 1, 1)
+        valid = [part.bev[level].validity & present[sensor] for sensor, part in known.items()]
+        maps = []
+        for sensor, vector in self.absence.items():
+            absent = vector.expand(len(valid[0]), -1, grid.num_y, grid.num_x)  # (C, 1, 1) -> (B, C, Y, X)
+            seen = sensor in known
+            maps.append(torch.where(present[sensor], known[sensor].bev[level].features, absent) if seen else absent)
         return BevMap(
-            features=self.mix(torch.cat(maps, dim=1)), validity=_any_valid(known, level), grid=_one(known, level)
+            features=self.mix(torch.cat(maps, dim=1)),
+            validity=torch.stack(valid).any(0),  # (sensors, B, 1, Y, X) -> (B, 1, Y, X)
+            grid=grid,
         )
 
 
-def _or_absent(part: SensorFeatures | None, level: str, vector: Tensor, shape: Sequence[int]) -> Tensor:
-    batch_size, num_y, num_x = shape
-    absent = vector.expand(batch_size, -1, num_y, num_x)  # (C, 1, 1) -> (B, C, Y, X)
-    if part is None:
-        return absent
-    return torch.where(part.present[:, None, None, None], part.bev[level].features, absent)
-
-
-def _any_valid(parts: Sequence[SensorFeatures], level: str) -> Tensor:
-    valid = [part.bev[level].validity & part.present[:, None, None, None] for part in parts]
-    return torch.stack(valid).any(0)  # (sensors, B, 1, Y, X) -> (B, 1, Y, X)
-
-
-def _one(parts: Sequence[SensorFeatures], level: str) -> Grid:
-    grids = [part.bev[level].grid for part in parts]
-    if any(grid != grids[0] for grid in grids):
-        raise ValueError(f"ConcatConvFuser: the maps of level {level!r} must share one grid, got {grids}")
+def _common_grid(level: str, maps: Sequence[BevMap]) -> Grid:
+    grids = [part.grid for part in maps]
+    if not grids or any(grid != grids[0] for grid in grids):
+        raise ValueError(f"ConcatConvFuser: features must hold maps of level {level!r} on one grid, got {grids}")
     return grids[0]
