@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perception.data.annotations import boxes_in_ego, class_label_map
 from perception.data.images import load_image
-from perception.data.index import Annotations, Index, SampleRecord, SensorRecord
+from perception.data.index import Index, SampleRecord, SensorRecord
 from perception.data.points import POINT_FIELDS, load_points, thin_points
 from perception.data.problems import OnError, ProblemLog, leaves_folder
-from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.lidar import NonFinite
 from perception.geometry.cameras import CameraModel
-from perception.geometry.transforms import invert_rigid, quaternion_to_matrix, transform_points, wrap_angle
-from perception.structures import Boxes3D, CameraImages, PointCloud, Sample
+from perception.geometry.transforms import invert_rigid, transform_points
+from perception.structures import CameraImages, PointCloud, Sample
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class SampleLoader:
         self.cameras = cameras
         self.lidar = lidar
         self.annotations = annotations
-        self._label_map = _label_map(self.class_names)
+        self._label_map = class_label_map(self.class_names)
         self._log = ProblemLog(on_error)
         self._non_finite: NonFinite = "raise" if on_error == "raise" else "drop"
         _check_settings(cameras, lidar)
@@ -269,38 +269,6 @@ def sensor_to_sample_ego(sensor: SensorRecord, global2ego: Tensor) -> Tensor:
     return global2ego @ torch.from_numpy(sensor.ego2global) @ torch.from_numpy(sensor.sensor2ego)
 
 
-def boxes_in_ego(annotations: Annotations, global2ego: Tensor, label_map: Tensor) -> Boxes3D:
-    """Moves annotations into the ego frame, computed in float64.
-
-    Yaw is the direction of the box's own x axis seen from above the ego; ego pitch and roll act on the centre and on
-    the direction of the heading and of the (horizontal) velocity, not on the box, which stays upright.
-
-    Args:
-        annotations: of one sample, in the global frame.
-        global2ego: (4, 4) float64.
-        label_map: (number of detection classes + 1,) int64, from detection class (-1 last) to label, -1 to leave out.
-
-    Returns:
-        The boxes whose label is not -1.
-    """
-    labels = label_map[torch.from_numpy(annotations.labels)]  # (M,)
-    keep = labels >= 0
-    boxes = torch.from_numpy(annotations.boxes_global)[keep]
-    rotation = global2ego[:3, :3]
-    heading = quaternion_to_matrix(torch.from_numpy(annotations.rotations)[keep])[:, :, 0] @ rotation.T  # (M, 3)
-    velocity = boxes[:, 7:9] @ rotation[:2, :2].T
-    moved = torch.cat((transform_points(global2ego, boxes[:, :3]), boxes[:, 3:6], boxes[:, 6:7], velocity), dim=1)
-    moved[:, 6] = torch.atan2(heading[:, 1], heading[:, 0])
-    result = moved.to(torch.float32)
-    result[:, 6] = wrap_angle(result[:, 6])  # rounding may reach +pi
-    return Boxes3D(
-        boxes=result,
-        labels=labels[keep],
-        num_lidar_points=torch.from_numpy(annotations.num_lidar_pts)[keep],
-        tokens=tuple(token for token, kept in zip(annotations.tokens, keep.tolist(), strict=True) if kept),
-    )
-
-
 def _image_reader(
     sensor: SensorRecord, image_size_px: tuple[int, int]
 ) -> Callable[[Path], tuple[np.ndarray, np.ndarray]]:
@@ -312,17 +280,6 @@ def _camera_model(token: str, sensor: SensorRecord) -> str:
     if sensor.camera_model is None or sensor.intrinsics is None:
         raise ValueError(f"SampleLoader: sample {token}, {sensor.channel}: must be a camera with intrinsics, got none")
     return sensor.camera_model
-
-
-def _label_map(class_names: tuple[str, ...]) -> Tensor:
-    """Detection class -> label; the last entry is for -1, no class."""
-    unknown = [name for name in class_names if name not in DETECTION_CLASSES]
-    if unknown or len(set(class_names)) != len(class_names):
-        raise ValueError(
-            f"SampleLoader: class_names must be different names of {', '.join(DETECTION_CLASSES)}, got {class_names}"
-        )
-    labels = [class_names.index(name) if name in class_names else -1 for name in DETECTION_CLASSES]
-    return torch.tensor([*labels, -1], dtype=torch.int64)
 
 
 def _check_settings(cameras: CameraLoading | None, lidar: LidarLoading | None) -> None:

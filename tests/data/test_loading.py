@@ -220,28 +220,51 @@ def test_a_group_without_a_single_picture_is_absent(own_synthetic: IndexedSet) -
     assert len(sample.problems) == 6
 
 
-class IndexWithPath(Index):
-    """An index whose LiDAR path is not what its set says."""
+class AlteredIndex(Index):
+    """An index that says something else of some sensors than its set does."""
 
-    path = ""
+    def __init__(self, folder: Path, changes: dict[str, dict]) -> None:
+        super().__init__(folder)
+        self.changes = changes
 
     def record(self, i: int):
         record = super().record(i)
-        record.sensors["LIDAR_TOP"] = replace(record.sensors["LIDAR_TOP"], path=self.path)
-        return record
+        altered = {name: replace(record.sensors[name], **fields) for name, fields in self.changes.items()}
+        return replace(record, sensors=record.sensors | altered)
+
+
+def altered(made_up: IndexedSet, **changes: dict) -> IndexedSet:
+    return IndexedSet(made_up.dataroot, AlteredIndex(made_up.index.folder, changes))
 
 
 @pytest.mark.parametrize("path", ["../secret.bin", "samples/../../secret.bin", "/etc/passwd", "a\\..\\..\\b", "C:\\x"])
 def test_paths_out_of_the_dataroot_are_not_opened(own_synthetic: IndexedSet, path: str) -> None:
     write_lidar(own_synthetic.dataroot.parent / "secret.bin", np.ones((4, 5), np.float32))
-    index = IndexWithPath(own_synthetic.index.folder)
-    index.path = path
-    escaping = IndexedSet(own_synthetic.dataroot, index)
+    escaping = altered(own_synthetic, LIDAR_TOP={"path": path})
     with pytest.raises(SensorFileError, match="path must stay inside the dataroot"):
         loader_of(escaping).load(0)
     loader = loader_of(escaping, on_error="skip")
     assert loader.load(0).lidar is None
     assert loader.skipped == {"unsafe_path": 1}
+
+
+def test_fisheye_cameras_keep_their_distortion_in_a_group_of_their_own(synthetic: IndexedSet) -> None:
+    distortion = np.array([0.0141, 0.0484, -0.0187, 0.0025])
+    bent = altered(synthetic, CAM_FRONT={"camera_model": "kannala_brandt", "distortion": distortion})
+    near = CameraLoading(("CAM_FRONT",), image_size_px=(45, 80), group="near")
+    cameras = loader_of(bent, cameras=near).load(0).cameras["near"]
+    assert cameras.camera_model == "kannala_brandt"
+    assert torch.equal(cameras.distortion[0], torch.from_numpy(distortion))
+    with pytest.raises(
+        ValueError, match=r"group 'surround' must share one camera model, got \['kannala_brandt', 'pinhole'\]"
+    ):
+        loader_of(bent).load(0)
+
+
+def test_a_picture_of_another_size_than_calibrated_is_refused(synthetic: IndexedSet) -> None:
+    larger = altered(synthetic, CAM_BACK={"width": 320, "height": 180})
+    with pytest.raises(SensorFileError, match=r"CAM_BACK .* must be 320 x 180 pixels as calibrated, got 160 x 90"):
+        loader_of(larger).load(0)
 
 
 def test_usual_paths_stay_inside() -> None:
