@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from perception.data.index import Index
+    from perception.data.index import Index, SensorRecord
     from perception.formats.submission_reader import Submission
     from perception.structures import Sample
     from perception.visualization.layers import BoxLayer
@@ -36,9 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             _draw_all(options, Path(folder))
-    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        print(f"visualize: {reason}", file=sys.stderr)
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        print(f"visualize: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -54,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     chosen.add_argument("--scene", nargs="+", help="scenes to draw; all samples if nothing is chosen")
     chosen.add_argument("--sample", nargs="+", help="tokens of samples to draw")
     chosen.add_argument("--split", help="split to draw, as mini_val")
-    parser.add_argument(
-        "--score-threshold", type=float, default=0.3, help="predictions below are left out (%(default)s)"
-    )
+    parser.add_argument("--score-threshold", type=float, default=0.3, help="least score of a prediction (%(default)s)")
     parser.add_argument("--range-m", type=float, default=52.0, help="the bird's-eye view reaches so far (%(default)s)")
     parser.add_argument("--camera-width-px", type=int, default=800, help="of each camera in the panel (%(default)s)")
     parser.add_argument("--video", action="store_true", help="write an MP4 per scene besides")
@@ -90,7 +87,7 @@ def _open_index(options: argparse.Namespace, scratch: Path) -> Index:
 def _chosen(options: argparse.Namespace, index: Index) -> dict[str, list[int]]:
     """Scene -> positions of its samples to draw, in order of time."""
     if options.sample:
-        positions = [index.by_token(token) for token in options.sample]
+        positions = [_position(index, token) for token in options.sample]
     elif options.scene or options.split:
         positions = index.samples_of(options.scene or options.split).tolist()
     else:
@@ -102,6 +99,13 @@ def _chosen(options: argparse.Namespace, index: Index) -> dict[str, list[int]]:
     return {scene: [i for _, i in sorted(moments)] for scene, moments in by_scene.items()}
 
 
+def _position(index: Index, token: str) -> int:
+    try:
+        return index.by_token(token)
+    except KeyError:
+        raise ValueError(f"--sample must be tokens of samples in {index.version}, got {token!r}") from None
+
+
 class _Drawing:
     """Loads and draws the samples that were chosen."""
 
@@ -111,18 +115,19 @@ class _Drawing:
         from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
 
         self.options, self.index = options, index
-        cameras = {s.channel: s for i in positions for s in index.record(i).sensors.values() if s.modality == "camera"}
+        cameras = {camera.channel: camera for i in positions for camera in _cameras(index, i)}
         sizes = [(camera.height, camera.width) for camera in cameras.values() if camera.height and camera.width]
-        self.channels = tuple(channel for channel in CameraLoading().channels if channel in cameras)
+        channels = tuple(channel for channel in CameraLoading().channels if channel in cameras)
         self.loader = SampleLoader(
             index=index,
             dataroot=options.dataroot,
             class_names=index.classes,
-            cameras=CameraLoading(self.channels, max(sizes, default=_IMAGE_SIZE_PX)) if self.channels else None,
+            cameras=CameraLoading(channels, max(sizes, default=_IMAGE_SIZE_PX)) if channels else None,
             lidar=LidarLoading(),
             on_error=options.on_error,
         )
         self.submission, self.rows = _read_results(options.results, [index.record(i).token for i in positions])
+        self.drawn = 0
         self.bar = tqdm(total=len(positions), unit="sample", disable=options.quiet)
 
     def draw_scene(self, scene: str, positions: list[int]) -> None:
@@ -131,21 +136,23 @@ class _Drawing:
         from perception.visualization.video import VideoWriter
 
         folder: Path = self.options.out_dir
+        channels = dict.fromkeys(camera.channel for i in positions for camera in _cameras(self.index, i))
         with VideoWriter(folder / f"{scene}.mp4", self.options.fps) if self.options.video else nullcontext() as video:
             for i in positions:
                 sample = self.loader.load(i)
                 layers = self._layers(sample)
-                picture = self._panel(sample, layers)
+                picture = self._panel(sample, layers, tuple(channels))
                 write_png(folder / scene / f"{sample.timestamp_us}_{sample.token}.png", picture)
                 if video:
                     video.add(picture)
                 if self.options.show:
                     _show(sample, layers)
+                self.drawn += 1
                 self.bar.update()
 
     def report(self) -> None:
         """Says what was written, and what is missing in it."""
-        print(f"{self.options.out_dir}: {self.bar.n} pictures")
+        print(f"{self.options.out_dir}: {self.drawn} pictures")
         for kind, count in self.loader.skipped.items():
             print(f"visualize: {count} x {kind} was skipped", file=sys.stderr)
 
@@ -161,18 +168,20 @@ class _Drawing:
             layers.append(detection_layer(found, self.index.classes, self.options.score_threshold))
         return layers
 
-    def _panel(self, sample: Sample, layers: list[BoxLayer]) -> np.ndarray:
+    def _panel(self, sample: Sample, layers: list[BoxLayer], channels: tuple[str, ...]) -> np.ndarray:
         from perception.visualization.panel import PanelStyle, render_panel
 
         width = self.options.camera_width_px
-        style = PanelStyle(
-            tile_px=(round(width * 9 / 16), width), bev_half_m=self.options.range_m, channels=self.channels
-        )
+        style = PanelStyle(tile_px=(round(width * 9 / 16), width), bev_half_m=self.options.range_m, channels=channels)
         title = sample.token
         if self.submission is not None:
             known = sample.token in self.rows
             title += f"   scores from {self.options.score_threshold:g}" if known else "   not in the results file"
         return render_panel(sample, layers, style, title)
+
+
+def _cameras(index: Index, i: int) -> list[SensorRecord]:
+    return [sensor for sensor in index.record(i).sensors.values() if sensor.modality == "camera"]
 
 
 def _read_results(path: Path | None, tokens: list[str]) -> tuple[Submission | None, dict[str, slice]]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,7 @@ SURROUND = (
 
 _GAP_PX = 6
 _COLUMNS = 3
+_MAX_COLUMNS = 4
 _STRIPE: RGB = (28, 34, 43)
 
 
@@ -66,11 +67,11 @@ def render_panel(
         (H, W, 3) uint8 RGB, height and width even.
     """
     style = style or PanelStyle()
-    names = [name for group in sample.cameras.values() for name in group.names]
+    names = [name for group in sample.cameras.values() if bool(group.present.any()) for name in group.names]
     rows = arrange(dict.fromkeys((*names, *style.channels)))
     points = None if sample.lidar is None else sample.lidar.points
     if rows:
-        tiles = _stack([_stack([_tile(sample, name, layers, style) for name in row], 1) for row in rows], 0)
+        tiles = _stack([_row(sample, row, layers, style) for row in rows], 0)
         view = bev.BevView.square(style.bev_half_m, tiles.shape[0])
         body = _stack([tiles, bev.render_bev(view, points=points, layers=tuple(layers))], 1)
     else:
@@ -91,13 +92,22 @@ def arrange(names: Iterable[str]) -> list[list[str]]:
         names: channel names.
 
     Returns:
-        Rows of up to three: the six surround cameras if there is one of them, then all others.
+        Two rows of three surround cameras if there is one of them, then rows of up to four others.
     """
     names = list(names)
     surround = [name for row in SURROUND for name in row]
     others = [name for name in names if name not in surround]
     rows = [list(row) for row in SURROUND] if len(others) < len(names) else []
-    return rows + [others[i : i + _COLUMNS] for i in range(0, len(others), _COLUMNS)]
+    return rows + [others[i : i + _MAX_COLUMNS] for i in range(0, len(others), _MAX_COLUMNS)]
+
+
+def _row(sample: Sample, names: Sequence[str], layers: Sequence[BoxLayer], style: PanelStyle) -> np.ndarray:
+    """Draws a row of cameras; four take the width of three."""
+    height, width = style.tile_px
+    if len(names) > _COLUMNS:
+        room = _COLUMNS * width + (_COLUMNS - len(names)) * _GAP_PX
+        height, width = height * room // (len(names) * width), room // len(names)
+    return _stack([_tile(sample, name, layers, replace(style, tile_px=(height, width))) for name in names], 1)
 
 
 def _tile(sample: Sample, name: str, layers: Sequence[BoxLayer], style: PanelStyle) -> np.ndarray:

@@ -1,6 +1,8 @@
 """A window onto a sample in three dimensions (Open3D); what it shows is built apart from it, without a display."""
 
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,10 +110,13 @@ def show(scene: Scene3D, title: str = "") -> None:
         ImportError: Open3D is not installed, or a system library that it opens is missing.
         RuntimeError: there is no display.
     """
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        # Open3D would draw off screen and wait for ever for a window to be closed.
+        raise RuntimeError("show: needs a display, but neither DISPLAY nor WAYLAND_DISPLAY is set")
     geometries = to_open3d(scene)
     window = _import_open3d().visualization.Visualizer()
     if not window.create_window(window_name=title, width=1600, height=900):
-        raise RuntimeError("show: no window could be opened; it needs a display (DISPLAY or WAYLAND_DISPLAY)")
+        raise RuntimeError("show: no window could be opened on the display")
     try:
         for geometry in geometries:
             window.add_geometry(geometry)
