@@ -83,9 +83,11 @@ def _picture_rows(index: Index, dataroot: Path, repeats: int) -> list[dict[str, 
     mean, std = (torch.from_numpy(values)[:, None, None] for values in (MEAN, STD))
 
     def ours() -> torch.Tensor:
+        """(6, 3, H, W) uint8."""
         return loader.load(position).cameras["surround"].images
 
     def peer() -> np.ndarray:
+        """(6, 3, H, W) uint8."""
         return np.stack([_pillow_picture(path) for path in paths])
 
     return [
@@ -126,6 +128,7 @@ def _sweep_row(index: Index, dataroot: Path, version: str, repeats: int) -> dict
     sample = nusc.get("sample", index.record(position).token)
 
     def peer() -> np.ndarray:
+        """(4, P) in the LiDAR's frame."""
         cloud, _ = LidarPointCloud.from_file_multisweep(
             nusc, sample, "LIDAR_TOP", "LIDAR_TOP", nsweeps=NUM_SWEEPS + 1, min_distance=1.0
         )
