@@ -15,11 +15,11 @@ from torch import Tensor
 from perception.data.annotations import boxes_in_ego, class_label_map
 from perception.data.images import load_image
 from perception.data.index import Index, SampleRecord, SensorRecord
-from perception.data.points import POINT_FIELDS, load_points, thin_points
+from perception.data.points import POINT_FIELDS, load_points, move_points, thin_points
 from perception.data.problems import OnError, ProblemLog, leaves_folder
 from perception.formats.lidar import NonFinite
 from perception.geometry.cameras import CameraModel
-from perception.geometry.transforms import invert_rigid, transform_points
+from perception.geometry.transforms import invert_rigid
 from perception.structures import CameraImages, PointCloud, Sample
 
 T = TypeVar("T")
@@ -233,8 +233,7 @@ class SampleLoader:
         if num_dropped:
             self._report(state, "non_finite_points", sensor, f"{num_dropped} points are not finite")
         lag_s = (state.record.timestamp_us - sensor.timestamp_us) * 1e-6
-        moved = transform_points(sensor_to_sample_ego(sensor, state.global2ego), points.to(torch.float64))
-        return torch.cat((moved, torch.full((len(moved), 1), lag_s, dtype=torch.float64)), dim=1).to(torch.float32)
+        return move_points(points, sensor_to_sample_ego(sensor, state.global2ego), lag_s)
 
     def _attempt(self, state: _Loading, sensor: SensorRecord, read: Callable[[Path], T]) -> T | None:
         """What `read` gives for the sensor's file, or None after reporting why not."""

@@ -15,7 +15,7 @@ POINT_FIELDS = ("intensity", "time_lag_s")
 
 
 def load_points(path: str | Path, min_range_m: float, non_finite: NonFinite = "raise") -> tuple[Tensor, int]:
-    """Reads one LiDAR file without its ring column.
+    """Reads one LiDAR file.
 
     Args:
         path: the file.
@@ -23,17 +23,34 @@ def load_points(path: str | Path, min_range_m: float, non_finite: NonFinite = "r
         non_finite: whether to raise on points with NaN or infinity, or to drop them.
 
     Returns:
-        (P, 4) float32 x y z intensity in the sensor's frame, and how many points were dropped for not being finite.
+        (P, 5) float32 x y z intensity ring in the sensor's frame, and how many points were dropped as not finite.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is empty or ends within a point; a point is not finite and that is to raise.
     """
-    points = torch.from_numpy(read_lidar(path, non_finite=non_finite))[:, :4]  # (P, 5) -> (P, 4)
+    points = read_lidar(path, non_finite=non_finite)  # (P, 5)
     num_stored = Path(path).stat().st_size // (4 * len(LIDAR_FIELDS))
-    x, y, z = points[:, :3].unbind(1)
-    far = (x * x + y * y + z * z >= min_range_m**2).nonzero().squeeze(1)  # (P',)
-    return points.index_select(0, far), num_stored - len(points)
+    x, y, z = points[:, 0], points[:, 1], points[:, 2]
+    far = np.compress(x * x + y * y + z * z >= min_range_m**2, points, axis=0)
+    return torch.from_numpy(far), num_stored - len(points)
+
+
+def move_points(points: Tensor, lidar2ego: Tensor, lag_s: float) -> Tensor:
+    """Moves the points of one file into the ego frame and replaces their ring by their age.
+
+    Args:
+        points: (P, 5) float32 x y z intensity ring in the sensor's frame.
+        lidar2ego: (4, 4) float64.
+        lag_s: seconds before the sample's time.
+
+    Returns:
+        (P, 5) float32 x y z intensity time_lag_s, computed in float64.
+    """
+    matrix, offset = torch.zeros(5, 5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    matrix[:3, :3], offset[:3] = lidar2ego[:3, :3].T, lidar2ego[:3, 3]
+    matrix[3, 3], offset[4] = 1.0, lag_s
+    return torch.addmm(offset, points.to(torch.float64), matrix).to(torch.float32)  # one pass over the points
 
 
 def thin_points(points: Tensor, max_points: int | None, seed: int) -> Tensor:

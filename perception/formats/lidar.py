@@ -78,9 +78,9 @@ def keep_finite(points: np.ndarray, function: str, path: Path, non_finite: NonFi
     """
     if non_finite not in ("raise", "drop"):
         raise ValueError(f"{function}: non_finite must be 'raise' or 'drop', got {non_finite!r}")
-    finite = np.isfinite(points).all(axis=1)  # (P,)
-    if finite.all():
+    if np.isfinite(points).all():
         return points
+    finite = np.isfinite(points).all(axis=1)  # (P,)
     first, count = int(np.argmin(finite)), int((~finite).sum())
     reason = f"{count} of {len(points)} points are not finite, the first is number {first}: {points[first].tolist()}"
     if non_finite == "raise":
