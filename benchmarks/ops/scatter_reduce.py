@@ -20,13 +20,13 @@ def run() -> list[Row]:
     kept_index, per_element = index[kept], index[kept][:, None].expand(-1, 64)
     zeros = torch.zeros(num_pillars, 64)
 
-    def scatter(reduce: str) -> torch.Tensor:
+    def _scatter(reduce: str) -> torch.Tensor:
         return zeros.scatter_reduce(0, per_element, features[kept], reduce, include_self=False)
 
     peers = {
         "sum": ("index_add", lambda: zeros.index_add(0, kept_index, features[kept])),
-        "mean": ("torch.scatter_reduce", lambda: scatter("mean")),
-        "max": ("torch.scatter_reduce", lambda: scatter("amax")),
+        "mean": ("torch.scatter_reduce", lambda: _scatter("mean")),
+        "max": ("torch.scatter_reduce", lambda: _scatter("amax")),
     }
     least_bytes = num_bytes(features, index, zeros)
     rows = []
