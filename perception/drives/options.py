@@ -1,0 +1,82 @@
+"""Command-line options of every tool that runs a trained model on a set; light to import."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """A trained model, a set, and which of its sensors to use.
+
+    Args:
+        config: of the training run.
+        checkpoint: the weights, with their checksum beside them.
+        dataroot: of the set.
+        version: of the set.
+        index: its index, made where there is none.
+        out_dir: receives what is written.
+        sensors: of "camera" and "lidar"; None takes all that the config has.
+        on_error: "raise" or "skip".
+        device: such as "cuda"; a GPU where there is one if empty.
+        allowed_packages: packages that the config may name besides the usual ones.
+    """
+
+    config: Path
+    checkpoint: Path
+    dataroot: Path
+    version: str
+    index: Path
+    out_dir: Path
+    sensors: tuple[str, ...] | None
+    on_error: str
+    device: str
+    allowed_packages: tuple[str, ...]
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, on_error: str) -> None:
+    """Adds the options.
+
+    Args:
+        parser: the parser to add to; its own positional arguments come after these.
+        on_error: default of that option.
+    """
+    parser.add_argument("config", type=Path, help="of the training run, such as RUN/config.yaml")
+    parser.add_argument("checkpoint", type=Path, help="RUN/weights.safetensors, or a .ckpt with a .sha256 beside it")
+    parser.add_argument("--dataroot", type=Path, required=True, help="folder of a set in nuScenes' format")
+    parser.add_argument("--version", default="v1.0-mini", help="of the set; default %(default)s")
+    parser.add_argument(
+        "--index", type=Path, help="of the set, made where there is none; default OUT_DIR/index-VERSION"
+    )
+    parser.add_argument("--out-dir", type=Path, required=True, help="receives what is written")
+    parser.add_argument("--sensors", help="comma-separated, of camera and lidar; default all that the config has")
+    parser.add_argument(
+        "--on-error", choices=("raise", "skip"), default=on_error, help="at a damaged file; default %(default)s"
+    )
+    parser.add_argument("--device", default="", help="such as cuda; default a GPU where there is one")
+    parser.add_argument("--allow-package", action="append", default=[], help="one more that the config may name")
+
+
+def run_options(parsed: argparse.Namespace) -> RunOptions:
+    """Collects the options.
+
+    Args:
+        parsed: by a parser with `add_run_arguments`.
+
+    Returns:
+        The options.
+    """
+    return RunOptions(
+        config=parsed.config,
+        checkpoint=parsed.checkpoint,
+        dataroot=parsed.dataroot,
+        version=parsed.version,
+        index=parsed.index or parsed.out_dir / f"index-{parsed.version}",
+        out_dir=parsed.out_dir,
+        sensors=tuple(parsed.sensors.split(",")) if parsed.sensors else None,
+        on_error=parsed.on_error,
+        device=parsed.device,
+        allowed_packages=tuple(parsed.allow_package),
+    )

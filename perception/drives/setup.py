@@ -1,0 +1,138 @@
+"""From options to what a run needs: a detector with weights, and a loader of the sensors that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from perception.data.index import Index
+from perception.data.index_build import build_index
+from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.data.problems import OnError
+from perception.drives.options import RunOptions
+from perception.formats.submission import SubmissionMeta
+from perception.runtime.checkpoint import load_weights
+from perception.runtime.class_paths import check_config
+from perception.runtime.config import build_detector, load_config
+from perception.runtime.predictor import Predictor
+
+_KEYS = {"camera": "cameras", "lidar": "lidar"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A model and the samples to run it on.
+
+    Args:
+        predictor: the model.
+        loader: loads samples without annotations.
+        meta: what a submission says of the sensors.
+        class_names: what the labels of predictions index.
+    """
+
+    predictor: Predictor
+    loader: SampleLoader
+    meta: SubmissionMeta
+    class_names: tuple[str, ...]
+
+
+def prepare_run(options: RunOptions) -> Run:
+    """Builds the model, verifies and loads its weights, opens the index and makes the folder for the results.
+
+    Args:
+        options: what to run on what.
+
+    Returns:
+        All that a run needs.
+
+    Raises:
+        FileNotFoundError: the set does not exist.
+        ValueError: config, weights, index or sensors do not fit each other, or one of them is damaged.
+    """
+    config = load_config(options.config)
+    cameras, lidar = sensor_settings(config, options.sensors)
+    detector = build_detector(config, allowed_packages=options.allowed_packages)
+    load_weights(detector, options.checkpoint)
+    options.out_dir.mkdir(parents=True, exist_ok=True)
+    loader = SampleLoader(
+        index=open_index(options.dataroot, options.version, options.index),
+        dataroot=options.dataroot,
+        class_names=detector.class_names,
+        cameras=cameras,
+        lidar=lidar,
+        annotations=False,
+        on_error=cast(OnError, options.on_error),
+    )
+    return Run(
+        predictor=Predictor(detector, options.device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        loader=loader,
+        meta=SubmissionMeta(use_camera=cameras is not None, use_lidar=lidar is not None, use_radar=False),
+        class_names=detector.class_names,
+    )
+
+
+def sensor_settings(
+    config: Mapping[str, Any], sensors: Collection[str] | None = None
+) -> tuple[CameraLoading | None, LidarLoading | None]:
+    """Reads how the sensors were loaded in training.
+
+    Args:
+        config: of a training run, as `load_config` gives it; `data.init_args` names cameras and lidar.
+        sensors: some of "camera" and "lidar"; None takes all that the config has.
+
+    Returns:
+        Settings of cameras and of LiDAR; None for one that is not wanted.
+
+    Raises:
+        ValueError: the config does not have the sensors, or their settings are wrong.
+    """
+    data = config.get("data")
+    arguments = data.get("init_args") if isinstance(data, Mapping) else None
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"sensor_settings: config must have data.init_args, got only {', '.join(config)}")
+    check_config(data, where="data")
+    trained = [sensor for sensor, key in _KEYS.items() if arguments.get(key) is not None]
+    wanted = trained if sensors is None else list(sensors)
+    if not wanted or not set(wanted) <= set(trained):
+        raise ValueError(
+            f"sensor_settings: sensors must be of those in the config, {', '.join(trained)}, "
+            f"got {', '.join(wanted) or 'none'}"
+        )
+    given = {sensor: _tuples(arguments[_KEYS[sensor]]) for sensor in wanted}
+    return (
+        CameraLoading(**given["camera"]) if "camera" in given else None,
+        LidarLoading(**given["lidar"]) if "lidar" in given else None,
+    )
+
+
+def open_index(dataroot: Path, version: str, folder: Path) -> Index:
+    """Opens an index, which is made first where there is none.
+
+    Args:
+        dataroot: of the set.
+        version: of the set.
+        folder: of the index.
+
+    Returns:
+        The index.
+
+    Raises:
+        FileNotFoundError: there is neither an index nor a set to make it of.
+        ValueError: the index is of another version.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        build_index(dataroot, version, folder)
+    index = Index.open(folder)
+    if index.version != version:
+        raise ValueError(f"open_index: index must be of version {version}, {folder} is of {index.version}")
+    return index
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a frozen dataclass: YAML has lists where it has tuples."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""Training: the module, the data, what is kept of a run, and the command line."""

@@ -1,0 +1,74 @@
+"""Runs a model over a recorded drive: `python tools/run_drive.py CONFIG CHECKPOINT SCENE --dataroot D --out-dir O`.
+
+Writes `detections.jsonl` (a line per sample, boxes in the ego frame), `results.json` (a nuScenes submission, boxes in
+the global frame), `drive.json` (counts and times) and, unless --no-pictures, `pictures/`. Needs no annotations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+
+from perception.drives.options import add_run_arguments, run_options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: without the program's name; None takes the process's own.
+
+    Returns:
+        Exit status: 0, or 1 with the reason on standard error.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_arguments(parser, on_error="skip")
+    parser.add_argument("scene", help="such as scene-0061")
+    parser.add_argument("--min-score", type=float, default=0.3, help="boxes below are not drawn; default %(default)s")
+    parser.add_argument("--no-pictures", action="store_true", help="draws nothing")
+    try:
+        _run(parser.parse_args(arguments))
+    except (OSError, ValueError, ImportError) as error:
+        print(f"run_drive: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from perception.drives.reader import NuScenesDrive
+    from perception.drives.runner import run_drive
+    from perception.drives.setup import prepare_run
+    from perception.drives.writers import DriveWriter, JsonLinesWriter, PictureWriter, SubmissionWriter
+    from perception.formats.files import atomic_writer
+
+    options = run_options(parsed)
+    run = prepare_run(options)
+    drive = NuScenesDrive(run.loader, parsed.scene)
+    writers: list[DriveWriter] = [
+        JsonLinesWriter(options.out_dir / "detections.jsonl", run.class_names),
+        SubmissionWriter(options.out_dir / "results.json", run.class_names, run.meta),
+    ]
+    if not parsed.no_pictures:
+        writers.append(PictureWriter(options.out_dir / "pictures", run.class_names, parsed.min_score))
+    report = run_drive(tqdm(drive, desc=parsed.scene, unit="sample"), run.predictor, writers)
+    summary = {
+        "scene": parsed.scene,
+        "num_samples": report.num_samples,
+        "num_boxes": report.num_boxes,
+        "blind_samples": report.blind,
+        "skipped": dict(run.loader.skipped),
+        "predict_ms_p50": statistics.median(report.predict_s) * 1e3 if report.predict_s else None,
+    }
+    with atomic_writer(options.out_dir / "drive.json") as file:
+        file.write(json.dumps(summary, indent=2).encode())
+    print(f"{options.out_dir}: {report.num_boxes} boxes in {report.num_samples} samples of {parsed.scene}")
+    for kind, count in run.loader.skipped.items():
+        print(f"skipped {count} times: {kind}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Trains a model: `python tools/train.py --config configs/overfit/keyframe.yaml --data.dataroot D --out-dir O`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> int:
+    """Runs the command line; `--help` lists every setting.
+
+    Returns:
+        Exit status: 0, 1 with the reason on standard error, or 2 for a wrong argument.
+    """
+    from perception.training.cli import train
+
+    try:
+        cli = train()
+    except (OSError, ValueError, FloatingPointError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {cli.trainer.default_root_dir}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
