@@ -1,7 +1,8 @@
 """What a config may name: classes of allowed packages, with arguments that they have.
 
-Configs are untrusted. A class path is looked at before it is imported, and what it leads to must be a class that was
-defined in an allowed package: neither `os.system` nor `torch.os.system` nor a function such as `torch.hub.load`.
+Configs are untrusted. A class path is looked at before it is imported. What it leads to must be a class defined in an
+allowed package: neither `os.system` nor `torch.os.system` nor a function such as `torch.hub.load`. And it must be of
+the type that the argument asks for: allowed packages hold classes that start a process when they are built.
 """
 
 import dataclasses
@@ -18,22 +19,30 @@ from typing import Any
 ALLOWED_PACKAGES = ("perception", "torch", "lightning", "transformers")
 
 _SPEC_KEYS = ("class_path", "init_args")
+_PLAIN_VALUES = (str, int, float, bool, type(None), Path)
 _PLAIN_TYPES = (str, int, float, bool, complex, bytes, type(None), Path, object, Any)
 
 
-def check_config(config: Any, *, allowed_packages: Sequence[str] = (), where: str = "config") -> None:
+class _Untyped:
+    """Stands for the type where none is known: outside all objects."""
+
+
+def check_config(
+    config: Any, *, wanted: Any = _Untyped, allowed_packages: Sequence[str] = (), where: str = "config"
+) -> None:
     """Checks every class path and every argument name of a config.
 
     Args:
         config: a tree of plain values; a mapping with `class_path` describes an object.
+        wanted: type of the whole tree; without it, any allowed class may stand outside the arguments of another.
         allowed_packages: packages besides `ALLOWED_PACKAGES`.
         where: what to call the tree in errors.
 
     Raises:
-        ValueError: a class path that is not allowed or leads to no class, an argument that the class does not have (the
-            nearest names are given), or a string where an object must be described.
+        ValueError: a class path that is not allowed, or leads to no class or one of the wrong type; an argument that
+            the class does not have (the nearest names are given); a string where an object must be described.
     """
-    _Checker((*ALLOWED_PACKAGES, *allowed_packages)).value(config, Any, where)
+    _Checker((*ALLOWED_PACKAGES, *allowed_packages)).value(config, wanted, where)
 
 
 def import_class(class_path: str, *, allowed_packages: Sequence[str] = (), where: str = "config") -> type:
@@ -92,25 +101,31 @@ class _Checker:
                 )
         elif isinstance(value, str) and ("class_path" in value or _leads_to_object(value, hints)):
             raise ValueError(f"{where}: must be a mapping with class_path and init_args, got {value!r}")
+        elif not isinstance(value, _PLAIN_VALUES):
+            raise ValueError(f"{where}: must be a plain value, got {type(value).__name__}")
 
     def _mapping(self, value: Mapping[str, Any], hints: Sequence[Any], where: str) -> None:
         structures = [hint for hint in hints if dataclasses.is_dataclass(hint)]
         if "class_path" in value:
-            self._object(value, where)
+            self._object(value, hints, where)
         elif structures:
             self._arguments(value, structures[0], where)
         else:
             for key, item in value.items():
                 self.value(item, _item_hint(hints, (dict, Mapping)), f"{where}.{key}")
 
-    def _object(self, spec: Mapping[str, Any], where: str) -> None:
+    def _object(self, spec: Mapping[str, Any], hints: Sequence[Any], where: str) -> None:
         _check_names(spec, _SPEC_KEYS, "an object", where)
         if not isinstance(spec["class_path"], str):
             raise ValueError(f"{where}: class_path must be a string, got {spec['class_path']!r}")
         arguments = spec.get("init_args") or {}
         if not isinstance(arguments, Mapping):
             raise ValueError(f"{where}: init_args must be a mapping, got {arguments!r}")
-        self._arguments(arguments, _import_class(spec["class_path"], self._packages, where), f"{where}.init_args")
+        found = _import_class(spec["class_path"], self._packages, where)
+        if not any(_admits(hint, found) for hint in hints):
+            types_ = " | ".join(getattr(hint, "__name__", str(hint)) for hint in hints)
+            raise ValueError(f"{where}: class_path must lead to {types_}, got {spec['class_path']!r}")
+        self._arguments(arguments, found, f"{where}.init_args")
 
     def _arguments(self, arguments: Mapping[str, Any], owner: Any, where: str) -> None:
         parameters = inspect.signature(owner).parameters.values()
@@ -129,7 +144,7 @@ def _check_names(given: Mapping[str, Any], known: Sequence[str], owner: str, whe
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     matches = difflib.get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(map(repr, matches))}?" if matches else ""
+    return f" (did you mean {' or '.join(map(repr, matches))}?)" if matches else ""
 
 
 def _argument_hints(owner: Any) -> dict[str, Any]:
@@ -148,7 +163,9 @@ def _members(hint: Any) -> list[Any]:
 
 
 def _item_hint(hints: Sequence[Any], containers: Sequence[Any]) -> Any:
-    """Type of the items of the containers among the hints; Any where there is none."""
+    """Type of the items of the containers among the hints; Any where there is none, unknown where nothing is known."""
+    if _Untyped in hints:
+        return _Untyped
     items = [
         typing.get_args(hint)[-1 if typing.get_args(hint)[-1] is not Ellipsis else 0]
         for hint in hints
@@ -157,9 +174,20 @@ def _item_hint(hints: Sequence[Any], containers: Sequence[Any]) -> Any:
     return typing.Union[tuple(items)] if items else Any  # noqa: UP007 (built at run time)
 
 
+def _admits(hint: Any, found: type) -> bool:
+    """Whether an object of the class may stand where the hint does."""
+    if hint is _Untyped:
+        return True
+    if Callable in (hint, typing.get_origin(hint)):
+        result = (typing.get_args(hint) or (None,))[-1]
+        made = inspect.isclass(result) and issubclass(found, result)
+        return made or any("__call__" in vars(base) for base in found.__mro__)
+    return _is_object_hint(hint) and inspect.isclass(hint) and issubclass(found, hint)
+
+
 def _leads_to_object(value: str, hints: Sequence[Any]) -> bool:
     """Whether the parser would take the string for the path of a class or function, or for a mapping."""
-    plain = str in hints and "." not in value  # such as the name of an activation
+    plain = _Untyped in hints or (str in hints and "." not in value)  # such as the name of an activation
     return not plain and any(map(_is_object_hint, hints))
 
 

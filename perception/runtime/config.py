@@ -1,5 +1,6 @@
 """Configs: YAML files that name classes and their arguments, checked before anything that they name is imported."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def build_detector(config: Mapping[str, Any] | Path | str, *, allowed_packages: 
     from jsonargparse import ArgumentError, ArgumentParser
 
     tree = load_config(config) if isinstance(config, Path | str) else dict(config)
-    detector = _detector_subtree(tree)
-    check_config(detector, allowed_packages=allowed_packages)
+    detector = copy.deepcopy(_detector_subtree(tree))  # jsonargparse writes into what it parses
+    check_config(detector, wanted=Detector, allowed_packages=allowed_packages)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--detector", type=Detector, required=True)
     try:
