@@ -56,9 +56,7 @@ class VideoWriter:
             self._shape = picture.shape
             self._open_stream()
         if picture.shape != self._shape:
-            raise ValueError(
-                f"VideoWriter.add: picture must be as large as the first {self._shape}, got {picture.shape}"
-            )
+            raise ValueError(f"VideoWriter.add: picture must be {self._shape} as the first, got {picture.shape}")
         even = [(0, size % 2) for size in picture.shape[:2]]
         padded = np.pad(picture, (*even, (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")

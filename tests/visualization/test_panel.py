@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from perception.structures import Detections, Sample
+from perception.visualization.colors import SURFACE
+from perception.visualization.layers import BoxLayer, detection_layer, ground_truth_layer
+from perception.visualization.panel import PanelStyle, arrange, render_panel
+from tests.visualization.conftest import CLASSES, GREY, make_cameras
+
+STYLE = PanelStyle(tile_px=(90, 160), bev_alone_px=300)
+HEADER_PX, GAP_PX = 28, 6
+
+
+def layers_of(sample: Sample) -> list[BoxLayer]:
+    assert sample.boxes is not None
+    return [ground_truth_layer(sample.boxes, CLASSES)]
+
+
+def tile(panel: np.ndarray, row: int, column: int) -> np.ndarray:
+    """The room of one camera in a panel with tiles of 90 x 160."""
+    top, left = HEADER_PX + row * (90 + GAP_PX), column * (160 + GAP_PX)
+    return panel[top : top + 90, left : left + 160]
+
+
+def share_of(picture: np.ndarray, color: tuple[int, int, int]) -> float:
+    return float((picture == color).all(axis=-1).mean())
+
+
+def test_cameras_stand_as_they_look_out_of_the_vehicle(sample: Sample) -> None:
+    panel = render_panel(sample, layers_of(sample), STYLE)
+    assert panel.dtype == np.uint8 and panel.shape[1] == 3 * 160 + 3 * GAP_PX + (2 * 90 + GAP_PX)
+    for row, column in ((0, 1), (1, 1)):  # front and back are there
+        assert share_of(tile(panel, row, column), (GREY, GREY, GREY)) > 0.3
+    for row, column in ((0, 0), (0, 2), (1, 0), (1, 2)):  # the others are labelled empty tiles
+        empty = tile(panel, row, column)
+        assert share_of(empty, SURFACE) > 0.5
+        assert empty.max() > 100  # the words
+
+
+def test_a_camera_that_is_not_present_has_an_empty_tile(sample: Sample) -> None:
+    group = replace(sample.cameras["surround"], present=torch.tensor([False, True]))
+    panel = render_panel(replace(sample, cameras={"surround": group}), layers_of(sample), STYLE)
+    assert share_of(tile(panel, 0, 1), SURFACE) > 0.5
+    assert share_of(tile(panel, 1, 1), (GREY, GREY, GREY)) > 0.3
+
+
+def test_the_box_ahead_is_in_the_front_picture_alone(sample: Sample) -> None:
+    bare = render_panel(replace(sample, lidar=None), [], STYLE)
+    drawn = render_panel(replace(sample, lidar=None), layers_of(sample), STYLE)
+    assert (tile(bare, 0, 1) != tile(drawn, 0, 1)).any()
+    assert (tile(bare, 1, 1) == tile(drawn, 1, 1)).all()
+
+
+def test_without_cameras_the_birds_eye_view_stands_alone(sample: Sample) -> None:
+    group = replace(sample.cameras["surround"], present=torch.tensor([False, False]))
+    for cameras in ({}, {"surround": group}):
+        panel = render_panel(replace(sample, cameras=cameras), layers_of(sample), STYLE)
+        assert panel.shape[1] == 300
+
+
+def test_a_drive_with_cameras_keeps_its_layout_where_they_fail(sample: Sample) -> None:
+    style = replace(STYLE, channels=("CAM_FRONT",))
+    with_cameras = render_panel(sample, layers_of(sample), style)
+    assert render_panel(replace(sample, cameras={}), layers_of(sample), style).shape == with_cameras.shape
+
+
+@pytest.mark.parametrize("kept", [{"lidar"}, {"cameras"}, {"boxes"}, set()])
+def test_any_subset_of_a_sample_is_drawn(sample: Sample, kept: set[str]) -> None:
+    nothing = {"lidar": None, "cameras": {}, "boxes": None}
+    part = replace(sample, **{name: value for name, value in nothing.items() if name not in kept})
+    layers = layers_of(sample) if "boxes" in kept else []
+    panel = render_panel(part, layers, STYLE)
+    assert panel.shape[0] % 2 == panel.shape[1] % 2 == 0 and panel.max() > 100
+
+
+def test_rows_of_cameras() -> None:
+    surround = [
+        ["CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"],
+        ["CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"],
+    ]
+    fisheyes = ["FISHEYE_FRONT", "FISHEYE_REAR", "FISHEYE_LEFT", "FISHEYE_RIGHT"]
+    assert arrange(["CAM_BACK"]) == surround
+    assert arrange(["CAM_BACK", *fisheyes]) == [*surround, fisheyes]
+    assert arrange(fisheyes) == [fisheyes]
+    assert arrange([]) == []
+
+
+def test_four_fisheyes_take_the_width_of_three(sample: Sample) -> None:
+    group = make_cameras({f"FISHEYE_{i}": 0.0 for i in range(4)}, "kannala_brandt")
+    panel = render_panel(replace(sample, cameras={"fisheye": group}), layers_of(sample), STYLE)
+    tile_px = (3 * 160 + 2 * GAP_PX - 3 * GAP_PX) // 4
+    bev_px = 90 * (4 * tile_px) // (160 * 4)
+    assert panel.shape[1] == pytest.approx(4 * tile_px + 4 * GAP_PX + bev_px, abs=2)
+
+
+def test_predictions_carry_scores_and_the_weak_ones_are_left_out() -> None:
+    found = Detections(
+        boxes=torch.ones(3, 9), scores=torch.tensor([0.9, 0.5, 0.2]), labels=torch.tensor([1, 0, 0], dtype=torch.int64)
+    )
+    layer = detection_layer(found, CLASSES, score_threshold=0.5)
+    assert layer.captions == ("pedestrian 0.90", "car 0.50")
+    assert layer.names == ("pedestrian", "car")
+
+
+def test_annotations_without_points_are_dimmed(sample: Sample) -> None:
+    assert sample.boxes is not None
+    unseen = replace(sample.boxes, num_lidar_points=torch.tensor([0, -1]))
+    seen_colors = ground_truth_layer(sample.boxes, CLASSES).colors.astype(int)
+    colors = ground_truth_layer(unseen, CLASSES).colors.astype(int)
+    np.testing.assert_array_equal(colors[0], seen_colors[0] // 2)
+    np.testing.assert_array_equal(colors[1], seen_colors[1])  # -1 is unknown, not unseen
