@@ -11,6 +11,7 @@ from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.evaluation.detection import annotations_as_detections
 from perception.formats.submission import SubmissionMeta, write_submission
+from perception.visualization.colors import SURFACE
 from tests.synthetic_nuscenes import VERSION, write_synthetic_nuscenes
 
 SMALL = ("--camera-width-px", "160", "--quiet")
@@ -137,3 +138,14 @@ def test_a_window_without_a_display_is_an_error(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert run("--scene", "scene-0061", "--show") == 1
     assert "needs a display" in capsys.readouterr().err
+
+
+def test_a_recorded_keyframe_shows_six_cameras_and_a_drive_without_any(real_data: Path, tmp_path: Path) -> None:
+    main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "visualize.py"))["main"]
+    dataroot = real_data / "nuscenes"
+    fixed = ("--dataroot", str(dataroot), "--version", VERSION, "--out-dir", str(tmp_path), "--camera-width-px", "320")
+    assert main([*fixed, "--quiet"]) == 0
+    (keyframe,) = (decode(path)[0] for path in (tmp_path / "scene-0061").iterdir())
+    tiles = [keyframe[28 + r * 186 : 28 + r * 186 + 180, c * 326 : c * 326 + 320] for r in (0, 1) for c in (0, 1, 2)]
+    assert all((tile == SURFACE).all(axis=-1).mean() < 0.01 for tile in tiles)
+    assert {decode(path)[0].shape[1] for path in (tmp_path / "scene-0103").iterdir()} == {1400}
