@@ -92,7 +92,7 @@ def _building_parts() -> list[Material]:
     materials = [Material(f"tiles_{i}", c, Pattern.ROOF_TILES, 0.3, 0.35, 0.0, 0.0, 0.25) for i, c in enumerate(roofs)]
     materials += [Material(f"shop_sign_{i}", c, Pattern.PLAIN, 1.0, 0.0, 0.1, 0.0, 0.4) for i, c in enumerate(signs)]
     materials += [Material(f"awning_{i}", c, Pattern.STRIPES, 0.5, 0.45, 0.0, 0.0, 0.4) for i, c in enumerate(signs)]
-    return materials + [
+    materials += [
         Material("flat_roof", (0.22, 0.21, 0.20), Pattern.GRAVEL, 0.4, 0.25, 0.0, 0.0, 0.25),
         Material("trim_light", (0.60, 0.58, 0.54), Pattern.NOISE, 1.0, 0.08, 0.0, 0.0, 0.45),
         Material("trim_dark", (0.09, 0.09, 0.10), Pattern.NOISE, 1.0, 0.1, 0.05, 0.0, 0.15),
@@ -105,6 +105,7 @@ def _building_parts() -> list[Material]:
         Material("door_1", (0.05, 0.09, 0.14), Pattern.PLAIN, 1.0, 0.0, 0.15, 0.0, 0.2),
         Material("garage_door", (0.42, 0.42, 0.40), Pattern.CLADDING, 0.3, 0.25, 0.05, 0.0, 0.4),
     ]
+    return materials
 
 
 def _furniture() -> list[Material]:
@@ -136,13 +137,14 @@ def _furniture() -> list[Material]:
 def _plants() -> list[Material]:
     leaves = [(0.055, 0.105, 0.028), (0.085, 0.13, 0.035), (0.045, 0.085, 0.035), (0.12, 0.135, 0.035)]
     materials = [Material(f"leaves_{i}", c, Pattern.LEAVES, 0.45, 0.6, 0.0, 0.0, 0.5) for i, c in enumerate(leaves)]
-    return materials + [
+    materials += [
         Material("needles", (0.035, 0.070, 0.035), Pattern.LEAVES, 0.3, 0.6, 0.0, 0.0, 0.42),
         Material("hedge", (0.050, 0.090, 0.028), Pattern.LEAVES, 0.25, 0.6, 0.0, 0.0, 0.5),
         Material("flowers", (0.40, 0.12, 0.16), Pattern.LEAVES, 0.15, 0.7, 0.0, 0.0, 0.5),
         Material("bark", (0.12, 0.085, 0.06), Pattern.BARK, 0.15, 0.4, 0.0, 0.0, 0.3),
         Material("bark_light", (0.28, 0.26, 0.22), Pattern.BARK, 0.3, 0.5, 0.0, 0.0, 0.4),
     ]
+    return materials
 
 
 def _actors() -> list[Material]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def triangulate(outline: np.ndarray, holes: Sequence[np.ndarray] = ()) -> tuple[
         raise ValueError(f"triangulate: rings must be (N >= 3, 2), got {[ring.shape for ring in rings]}")
     points = np.concatenate(rings)  # (P, 2)
     starts = np.cumsum([0] + [len(ring) for ring in rings])
-    indices = [list(range(a, b)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    indices = [list(range(a, b)) for a, b in pairwise(starts)]
     turned = [
         index if (signed_area(ring) > 0) == (i == 0) else index[::-1]
         for i, (ring, index) in enumerate(zip(rings, indices, strict=True))

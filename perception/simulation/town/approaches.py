@@ -1,0 +1,138 @@
+"""Where roads meet: how far each road is cut back, and where its crossing and its stop line lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from shapely.geometry import Polygon
+
+from perception.simulation.town import curves
+from perception.simulation.town.network import LANE_WIDTH_M, Network, Road
+
+CORNER_RADIUS_M = 7.0
+CROSSING_M = 3.4
+STOP_LINE_M = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Approach:
+    """One end of a road.
+
+    Attributes:
+        road: index of the road.
+        at_end: whether it is the road's end or its start.
+        junction: index of the junction.
+        phase: signal phase.
+        control: "TRAFFIC_LIGHT", "STOP_SIGN" or "" (right of way).
+        crossing: whether people cross there.
+        mouth_m: distance from the junction's centre, along the road, to where the kerb is straight.
+        setback_m: distance to where its lanes end.
+        line: (N, 2) the road's middle, seen from the junction outward.
+        lanes: lanes in each direction.
+        half_width_m: distance from the middle to the kerb.
+    """
+
+    road: int
+    at_end: bool
+    junction: int
+    phase: int
+    control: str
+    crossing: bool
+    mouth_m: float
+    setback_m: float
+    line: np.ndarray
+    lanes: int
+    half_width_m: float
+
+    def crossing_polygon(self) -> Polygon:
+        """The zebra, from kerb to kerb."""
+        start = self.mouth_m + 0.4
+        part = curves.cut(self.line, start, start + CROSSING_M, CROSSING_M / 2)
+        return curves.strip(part, self.half_width_m, -self.half_width_m)
+
+    def crossing_line(self) -> np.ndarray:
+        """(2, 2) its middle, from kerb to kerb."""
+        station = self.mouth_m + 0.4 + CROSSING_M / 2
+        middle, heading = curves.at(self.line, station), curves.pose_at(self.line, station)[2]
+        across = np.array([-np.sin(heading), np.cos(heading)]) * self.half_width_m
+        return np.stack([middle + across, middle - across])
+
+    def stop_polygon(self) -> Polygon:
+        """Where the arriving lanes stop: the left side seen from the junction outward."""
+        part = curves.cut(self.line, self.setback_m, self.setback_m + STOP_LINE_M, STOP_LINE_M)
+        return curves.strip(part, self.lanes * LANE_WIDTH_M, 0.08)
+
+
+def outward(road: Road, at_end: bool) -> np.ndarray:
+    """The road's middle seen from one of its ends.
+
+    Args:
+        road: a road.
+        at_end: whether from its end.
+
+    Returns:
+        (N, 2) polyline that starts at the junction's centre.
+    """
+    return road.line[::-1] if at_end else road.line
+
+
+def _mouths(roads: list[Road], lines: list[np.ndarray]) -> np.ndarray:
+    """(A,) how far from the centre each arm's kerbs are straight, so that rounded corners fit between arms."""
+    headings = np.array([np.arctan2(*(curves.at(line, 12.0) - line[0])[::-1]) for line in lines])
+    order = np.argsort(headings)
+    mouths = np.zeros(len(roads))
+    for here, there in zip(order, np.roll(order, -1), strict=True):
+        angle = (headings[there] - headings[here]) % (2 * np.pi)
+        if angle > np.radians(150):
+            continue
+        for a, b in ((here, there), (there, here)):
+            wide, other = roads[a].half_width_m, roads[b].half_width_m
+            corner = (other + wide * np.cos(angle)) / np.sin(angle) + CORNER_RADIUS_M / np.tan(angle / 2)
+            mouths[a] = max(mouths[a], corner)
+    return mouths + 0.8
+
+
+def _controls(rng: np.random.Generator, roads: list[Road], phases: list[int]) -> list[str]:
+    """How each arm is controlled: lights at busy junctions, stop signs on the minor arms of the others."""
+    busy = max(road.lanes for road in roads) > 1 or (len(roads) > 3 and rng.random() < 0.5)
+    return ["TRAFFIC_LIGHT" if busy else "STOP_SIGN" if phase else "" for phase in phases]
+
+
+def draw_approaches(rng: np.random.Generator, network: Network) -> list[Approach]:
+    """Draws how the roads meet at every junction.
+
+    Args:
+        rng: where the randomness comes from.
+        network: roads and junctions.
+
+    Returns:
+        Two approaches for each road, in the order of the junctions.
+    """
+    approaches = []
+    for junction in range(len(network.centers)):
+        ends = [(i, False) for i, road in enumerate(network.roads) if road.start == junction]
+        ends += [(i, True) for i, road in enumerate(network.roads) if road.end == junction]
+        roads = [network.roads[i] for i, _ in ends]
+        lines = [outward(road, at_end) for road, (_, at_end) in zip(roads, ends, strict=True)]
+        phases = [road.phases[at_end] for road, (_, at_end) in zip(roads, ends, strict=True)]
+        mouths = _mouths(roads, lines)
+        for k, control in enumerate(_controls(rng, roads, phases)):
+            crossing = control != "" or rng.random() < 0.25
+            setback = mouths[k] + (0.4 + CROSSING_M + 1.0 if crossing else 0.6)
+            approaches.append(
+                Approach(
+                    road=ends[k][0],
+                    at_end=ends[k][1],
+                    junction=junction,
+                    phase=phases[k],
+                    control=control or ("YIELD" if crossing else ""),
+                    crossing=crossing,
+                    mouth_m=float(mouths[k]),
+                    setback_m=float(setback),
+                    line=lines[k],
+                    lanes=roads[k].lanes,
+                    half_width_m=roads[k].half_width_m,
+                )
+            )
+    return approaches

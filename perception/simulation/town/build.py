@@ -1,0 +1,57 @@
+"""Towns built from their seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perception.simulation.materials import town_materials
+from perception.simulation.mesh import merge
+from perception.simulation.town.plan import draw_plan
+from perception.simulation.town.surfaces import ground, markings, patches
+from perception.simulation.town.town import Town
+
+LOCATIONS = ("boston-seaport", "singapore-onenorth", "singapore-hollandvillage", "singapore-queenstown")
+"""The map names that nuScenes tools accept; in Boston traffic keeps to the right, in Singapore to the left."""
+
+
+def build_town(seed: int, split: str = "train", location: str = "boston-seaport") -> Town:
+    """Builds a town; the same arguments give the same town.
+
+    Args:
+        seed: what its layout and its looks are drawn from.
+        split: "train" or "test": towns of the two differ in their styles, and in layout even at equal seeds.
+        location: the nuScenes map name it goes by, which also decides the side of traffic.
+
+    Returns:
+        The town.
+
+    Raises:
+        ValueError: a negative seed, or an unknown split or location.
+    """
+    if seed < 0:
+        raise ValueError(f"build_town: seed must be at least 0, got {seed}")
+    if split not in ("train", "test"):
+        raise ValueError(f"build_town: split must be 'train' or 'test', got {split!r}")
+    if location not in LOCATIONS:
+        raise ValueError(f"build_town: location must be one of {LOCATIONS}, got {location!r}")
+    own_seed = 2 * seed + (split == "test")
+    plan = draw_plan(own_seed, drives_on_the_right=location.startswith("boston"))
+    mesh = merge([ground(plan), markings(plan), patches(np.random.default_rng([own_seed, 2]), plan)])
+    return Town(
+        name=f"{split}-{seed}",
+        seed=seed,
+        split=split,
+        location=location,
+        size_m=plan.size_m,
+        mesh=mesh,
+        materials=town_materials(own_seed, split),
+        lanes=plan.lanes,
+        areas=plan.areas,
+        dividers=plan.dividers,
+        stop_lines=plan.stop_lines,
+        crossings=plan.crossings,
+        junctions=plan.junctions,
+        parking_slots=plan.parking_slots,
+        walkways=plan.walkways,
+        signal_heads=(),
+    )

@@ -1,0 +1,146 @@
+"""Lanes along the roads and the connectors that join them across junctions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from perception.simulation.town import curves
+from perception.simulation.town.approaches import Approach
+from perception.simulation.town.network import LANE_WIDTH_M, Network
+from perception.simulation.town.town import Lane
+
+_ARTERIAL_MPS = 13.4
+_STREET_MPS = 9.0
+_TURN_MPS = 5.0
+
+
+@dataclass
+class LaneGraph:
+    """Lanes, and which of them arrive at and leave each approach (innermost first)."""
+
+    lanes: list[Lane] = field(default_factory=list)
+    arriving: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    leaving: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+
+def _add_road_lanes(graph: LaneGraph, network: Network, ends: tuple[int, int], approaches: list[Approach]) -> None:
+    """Adds the lanes of one road in both directions; `ends` are its approaches at start and end."""
+    first, last = (approaches[end] for end in ends)
+    road = network.roads[first.road]
+    whole = curves.length(road.line)
+    middle = curves.cut(road.line, first.setback_m, whole - last.setback_m)  # (N, 2)
+    speed = _ARTERIAL_MPS if road.lanes > 1 else _STREET_MPS
+    for line, source, target in ((middle, *ends), (middle[::-1], *ends[::-1])):
+        base = len(graph.lanes)
+        for k in range(road.lanes):
+            graph.lanes.append(
+                Lane(
+                    id=base + k,
+                    centerline=curves.shifted(line, -(k + 0.5) * LANE_WIDTH_M),
+                    width_m=LANE_WIDTH_M,
+                    left=base + k - 1 if k else None,
+                    right=base + k + 1 if k + 1 < road.lanes else None,
+                    successors=(),
+                    predecessors=(),
+                    speed_limit_mps=speed,
+                )
+            )
+            graph.leaving[source].append(base + k)
+            graph.arriving[target].append(base + k)
+
+
+def _turn(arriving: Approach, leaving: Approach) -> str:
+    """Which way a car turns from one approach to another."""
+    ahead = -curves.direction_at(arriving.line, arriving.setback_m)
+    onward = curves.direction_at(leaving.line, leaving.setback_m)
+    angle = np.arctan2(ahead[0] * onward[1] - ahead[1] * onward[0], ahead @ onward)
+    return "straight" if abs(angle) < np.radians(42) else "left" if angle > 0 else "right"
+
+
+def _pairs(turn: str, sources: list[int], targets: list[int]) -> list[tuple[int, int]]:
+    """Which lanes a turn joins; lanes are listed innermost (left) first."""
+    if turn == "left":
+        return [(sources[0], targets[0])]
+    if turn == "right":
+        return [(sources[-1], targets[-1])]
+    if len(sources) == len(targets):
+        return list(zip(sources, targets, strict=True))
+    if len(sources) < len(targets):
+        return [(sources[0], target) for target in targets]
+    return [(source, targets[0]) for source in sources]
+
+
+def connector_line(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """A smooth path from the end of one lane to the start of another.
+
+    Args:
+        source: (N, 2) the lane that it continues.
+        target: (M, 2) the lane that it leads into.
+
+    Returns:
+        (K, 2) points about 1 m apart.
+    """
+    start, end = source[-1], target[0]
+    ahead, onward = curves.directions(source)[-1], curves.directions(target)[0]
+    cross = ahead[0] * onward[1] - ahead[1] * onward[0]
+    chord = end - start
+    if abs(cross) > 0.4:
+        # Handles that make a quarter circle of equal tangents; a longer tangent is a straight run-up.
+        reach = (
+            (chord[0] * onward[1] - chord[1] * onward[0]) / cross,
+            (ahead[0] * chord[1] - ahead[1] * chord[0]) / cross,
+        )
+        handles = 0.58 * np.array(reach)
+    else:
+        handles = np.full(2, np.linalg.norm(chord) / 3)
+    controls = np.array([start, start + handles[0] * ahead, end - handles[1] * onward, end])
+    return curves.resampled(curves.bezier(controls, 100), 1.0)
+
+
+def _add_connectors(graph: LaneGraph, approaches: list[Approach], junction: int) -> None:
+    """Adds every allowed way across one junction."""
+    arms = [i for i, approach in enumerate(approaches) if approach.junction == junction]
+    for a in arms:
+        for b in arms:
+            if a == b:
+                continue
+            turn = _turn(approaches[a], approaches[b])
+            for source, target in _pairs(turn, graph.arriving[a], graph.leaving[b]):
+                lane = Lane(
+                    id=len(graph.lanes),
+                    centerline=connector_line(graph.lanes[source].centerline, graph.lanes[target].centerline),
+                    width_m=LANE_WIDTH_M,
+                    left=None,
+                    right=None,
+                    successors=(target,),
+                    predecessors=(source,),
+                    speed_limit_mps=_TURN_MPS if turn != "straight" else graph.lanes[source].speed_limit_mps,
+                    junction=junction,
+                    turn=turn,
+                )
+                graph.lanes.append(lane)
+                source_lane, target_lane = graph.lanes[source], graph.lanes[target]
+                graph.lanes[source] = replace(source_lane, successors=(*source_lane.successors, lane.id))
+                graph.lanes[target] = replace(target_lane, predecessors=(*target_lane.predecessors, lane.id))
+
+
+def lane_graph(network: Network, approaches: list[Approach]) -> LaneGraph:
+    """The lanes of a network that drives on the right.
+
+    Args:
+        network: roads and junctions.
+        approaches: how the roads meet.
+
+    Returns:
+        Lanes of roads first, then connectors; every lane has a successor.
+    """
+    graph = LaneGraph()
+    for road in range(len(network.roads)):
+        start, end = sorted((i for i, a in enumerate(approaches) if a.road == road), key=lambda i: approaches[i].at_end)
+        _add_road_lanes(graph, network, (start, end), approaches)
+    for junction in range(len(network.centers)):
+        _add_connectors(graph, approaches, junction)
+    return graph

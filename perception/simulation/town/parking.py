@@ -1,0 +1,161 @@
+"""Places to park: bays along the kerb and car parks inside blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from shapely.geometry import LineString, Polygon
+
+from perception.simulation.town import curves
+from perception.simulation.town.approaches import Approach
+from perception.simulation.town.network import Network
+from perception.simulation.town.town import ParkingSlot
+
+BAY_WIDTH_M = 2.4
+_BAY_LENGTH_M = 6.2
+_TAPER_M = 1.6
+_OVERLAP_M = 0.25
+_STALL_M = (5.0, 2.6)
+_AISLE_M = 6.4
+_DRIVEWAY_M = 6.4
+
+
+@dataclass(frozen=True, eq=False)
+class Bays:
+    """A row of bays along a road: its area and its places."""
+
+    polygon: Polygon
+    slots: tuple[ParkingSlot, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class CarPark:
+    """A car park in a block.
+
+    Attributes:
+        polygon: its area without the driveway.
+        driveway: the way to the road, which overlaps both.
+        mouth: (2, 2) where the driveway meets the road.
+        slots: its places.
+        frame: x, y and heading of the middle of its near side; its y axis points away from the road.
+        size_m: extent along the road and away from it.
+    """
+
+    polygon: Polygon
+    driveway: Polygon
+    mouth: np.ndarray
+    slots: tuple[ParkingSlot, ...]
+    frame: tuple[float, float, float]
+    size_m: tuple[float, float]
+
+
+def draw_bays(rng: np.random.Generator, network: Network, approaches: Sequence[Approach]) -> list[Bays]:
+    """Draws bays along the sides of roads that have them, clear of the junctions.
+
+    Args:
+        rng: where the randomness comes from.
+        network: roads and junctions.
+        approaches: how the roads meet.
+
+    Returns:
+        Rows of bays.
+    """
+    rows = []
+    for index, road in enumerate(network.roads):
+        first, last = sorted((a for a in approaches if a.road == index), key=lambda a: a.at_end)
+        low, high = first.setback_m + 9.0, curves.length(road.line) - last.setback_m - 9.0
+        for side, wanted in ((1, road.parking[0]), (-1, road.parking[1])):
+            start = low
+            while wanted and high - start > 3 * _BAY_LENGTH_M:
+                count = int(min(rng.integers(4, 10), (high - start) // _BAY_LENGTH_M))
+                rows.append(_bays(road.line, start, count, side * road.half_width_m))
+                start += count * _BAY_LENGTH_M + rng.uniform(9.0, 24.0)
+    return rows
+
+
+def _bays(line: np.ndarray, start_m: float, count: int, kerb_m: float) -> Bays:
+    """Bays beside a road, whose kerb lies `kerb_m` left of its middle (right where negative)."""
+    side = np.sign(kerb_m)
+    end_m = start_m + count * _BAY_LENGTH_M
+    knots = np.concatenate([[start_m - _TAPER_M], np.linspace(start_m, end_m, 2 * count + 1), [end_m + _TAPER_M]])
+    part = curves.at(line, knots)  # (K, 2)
+    widths = np.full(len(knots), BAY_WIDTH_M)
+    widths[[0, -1]] = 0.0
+    near, far = curves.shifted(part, kerb_m - side * _OVERLAP_M), curves.shifted(part, kerb_m + side * widths)
+    slots = []
+    for k in range(count):
+        x, y, yaw = curves.pose_at(line, start_m + (k + 0.5) * _BAY_LENGTH_M, kerb_m + side * BAY_WIDTH_M / 2)
+        slots.append(ParkingSlot(x, y, yaw + (np.pi if side > 0 else 0.0), _BAY_LENGTH_M, BAY_WIDTH_M))
+    return Bays(Polygon(np.concatenate([near, far[-2:0:-1]])), tuple(slots))
+
+
+def draw_car_park(
+    rng: np.random.Generator, network: Network, approaches: Sequence[Approach], plots: Polygon, bays: Sequence[Bays]
+) -> CarPark | None:
+    """Draws a car park on one block, where there is room for it.
+
+    Args:
+        rng: where the randomness comes from.
+        network: roads and junctions.
+        approaches: how the roads meet.
+        plots: the block without its walkways.
+        bays: rows of bays, which the driveway must leave alone.
+
+    Returns:
+        The car park, or None where it fits nowhere along the block.
+    """
+    size = (float(rng.uniform(30, 40)), 2 * _STALL_M[0] + _AISLE_M + float(rng.choice([0.0, _STALL_M[0] + _AISLE_M])))
+    for index in rng.permutation(len(network.roads)):
+        road = network.roads[index]
+        first, last = sorted((a for a in approaches if a.road == index), key=lambda a: a.at_end)
+        low, high = first.setback_m + 7.0, curves.length(road.line) - last.setback_m - 7.0
+        for station in rng.uniform(low, high, 8) if high > low else ():
+            for side in (1, -1):
+                x, y, heading = curves.pose_at(road.line, station, side * (road.half_width_m + 5.5))
+                park = _car_park((x, y, heading if side > 0 else heading + np.pi), size)
+                clear = not any(park.driveway.buffer(1.0).intersects(row.polygon) for row in bays)
+                if clear and plots.contains(park.polygon.buffer(1.0)):
+                    return park
+    return None
+
+
+def _car_park(frame: tuple[float, float, float], size_m: tuple[float, float]) -> CarPark:
+    """The car park whose near side has its middle at `frame`."""
+    width, depth = size_m
+
+    def world(points: Sequence[Sequence[float]]) -> np.ndarray:
+        c, s = np.cos(frame[2]), np.sin(frame[2])
+        return np.asarray(points, dtype=np.float64) @ np.array([[c, s], [-s, c]]) + frame[:2]
+
+    half = _DRIVEWAY_M / 2
+    area = Polygon(world([(-width / 2, 0), (width / 2, 0), (width / 2, depth), (-width / 2, depth)]))
+    driveway = Polygon(
+        world([(-half - 1.2, -6.2), (half + 1.2, -6.2), (half, -4.2), (half, 0.5), (-half, 0.5), (-half, -4.2)])
+    )
+    slots = []
+    rows = [(_STALL_M[0] / 2, -np.pi / 2, True), (depth - _STALL_M[0] / 2, np.pi / 2, False)]
+    if depth > 3 * _STALL_M[0] + _AISLE_M:
+        rows.append((depth - 1.5 * _STALL_M[0] - _AISLE_M, -np.pi / 2, False))
+    for k, (y, yaw, open_in_the_middle) in enumerate(rows):
+        margin = 6.5 if k == 2 else 0.8
+        count = int((width - 2 * margin) // _STALL_M[1])
+        for x in (np.arange(count) - (count - 1) / 2) * _STALL_M[1]:
+            if not (open_in_the_middle and abs(x) < half + _STALL_M[1] / 2):
+                ((px, py),) = world([(x, y)])
+                slots.append(ParkingSlot(float(px), float(py), frame[2] + yaw, *_STALL_M))
+    mouth = world([(-half - 3.0, -5.5), (half + 3.0, -5.5)])
+    return CarPark(area, driveway, mouth, tuple(slots), frame, size_m)
+
+
+def mouth_line(park: CarPark) -> LineString:
+    """Where a car park's driveway meets the road.
+
+    Args:
+        park: a car park.
+
+    Returns:
+        A line across the driveway.
+    """
+    return LineString(park.mouth)

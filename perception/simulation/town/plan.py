@@ -1,0 +1,331 @@
+"""The plan of a town: every area and line of its map in two dimensions, before anything is built on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from shapely import affinity
+from shapely.geometry import LineString, Point, Polygon, box
+from shapely.geometry.base import BaseGeometry
+from shapely.ops import polygonize, unary_union
+
+from perception.simulation.town import curves
+from perception.simulation.town.approaches import CORNER_RADIUS_M, Approach, draw_approaches
+from perception.simulation.town.lanes import LaneGraph, lane_graph
+from perception.simulation.town.network import LANE_WIDTH_M, Network, draw_network
+from perception.simulation.town.parking import CarPark, draw_bays, draw_car_park, mouth_line
+from perception.simulation.town.town import Crossing, Divider, Junction, Lane, ParkingSlot, StopLine
+
+SIDEWALK_M = 3.2
+WALKING_LINE_M = 2.0
+"""Distance of the line along which people walk from the kerb."""
+
+BLOCK_KINDS = ("downtown", "residential", "park", "mixed")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Land between roads.
+
+    Attributes:
+        land: all that lies above the kerb.
+        walkway: the pavement along the kerb.
+        plots: the land behind the walkways, car park left out.
+        kind: one of `BLOCK_KINDS`, or "outskirts" for what surrounds the town.
+        paths: footpaths through a park.
+    """
+
+    land: BaseGeometry
+    walkway: BaseGeometry
+    plots: BaseGeometry
+    kind: str
+    paths: BaseGeometry
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Everything that a town has in two dimensions; attributes as in `Town`, and what building needs besides.
+
+    Attributes:
+        side: 1 where traffic keeps to the right, -1 where it keeps to the left.
+        approaches: how the roads meet; in the same order as the ends of the roads.
+        blocks: the land between and around the roads.
+        car_parks: car parks inside blocks.
+    """
+
+    size_m: tuple[float, float]
+    side: int
+    lanes: tuple[Lane, ...]
+    areas: dict[str, list[Polygon]]
+    dividers: tuple[Divider, ...]
+    stop_lines: tuple[StopLine, ...]
+    crossings: tuple[Crossing, ...]
+    junctions: tuple[Junction, ...]
+    parking_slots: tuple[ParkingSlot, ...]
+    walkways: tuple[np.ndarray, ...]
+    approaches: tuple[Approach, ...]
+    blocks: tuple[Block, ...]
+    car_parks: tuple[CarPark, ...]
+
+
+def polygons(shape: BaseGeometry, least_m2: float = 0.5) -> list[Polygon]:
+    """The polygons of a shape.
+
+    Args:
+        shape: any geometry.
+        least_m2: smaller ones are left out.
+
+    Returns:
+        Its polygons.
+    """
+    parts = getattr(shape, "geoms", [shape])
+    return [part for part in parts if isinstance(part, Polygon) and part.area >= least_m2]
+
+
+def without_holes(shape: BaseGeometry, center: np.ndarray) -> list[Polygon]:
+    """A shape cut along the lines through a point into polygons that have no holes.
+
+    Args:
+        shape: rings around the point, or polygons without holes.
+        center: (2,) the point.
+
+    Returns:
+        Polygons that together make the shape.
+    """
+    far, (x, y) = 2000.0, center
+    quarters = [box(x, y, far, far), box(-far, y, x, far), box(-far, -far, x, y), box(x, -far, far, y)]
+    return [part for quarter in quarters for part in polygons(shape.intersection(quarter))]
+
+
+def _road_surface(network: Network) -> Polygon:
+    """The area between kerbs, corners rounded, bays and driveways left out."""
+    strips = [curves.strip(road.line, road.half_width_m, -road.half_width_m) for road in network.roads]
+    joined = unary_union([strip.buffer(0.02, join_style="mitre") for strip in strips]).buffer(-0.02, join_style="mitre")
+    widened = joined.buffer(CORNER_RADIUS_M, join_style="mitre")
+    return widened.buffer(-CORNER_RADIUS_M, quad_segs=6).simplify(0.01)
+
+
+def _faces(drivable: Polygon, approaches: Sequence[Approach], car_parks: Sequence[CarPark]) -> list[Polygon]:
+    """The drivable area cut into roads, junctions and car parks, none of which has a hole."""
+    cuts = [mouth_line(park) for park in car_parks]
+    for approach in approaches:
+        x, y, heading = curves.pose_at(approach.line, approach.setback_m)
+        across = np.array([-np.sin(heading), np.cos(heading)]) * (approach.half_width_m + 2.0)
+        cuts.append(LineString([np.array([x, y]) - across, np.array([x, y]) + across]))
+    faces = polygonize(unary_union([drivable.boundary, *cuts]))
+    return [face for face in faces if drivable.contains(face.representative_point())]
+
+
+def _block_kinds(rng: np.random.Generator, count: int) -> list[str]:
+    """The kinds of the inner blocks: each kind at least once where there is room."""
+    kinds = list(BLOCK_KINDS) + list(rng.choice(["downtown", "residential", "mixed", "mixed"], max(count, 4)))
+    return [str(kinds[i]) for i in rng.permutation(count)]
+
+
+def _paths(rng: np.random.Generator, plots: Polygon, kind: str) -> BaseGeometry:
+    """Two footpaths that cross in the middle of a park; nothing in other blocks."""
+    if kind != "park":
+        return Polygon()
+    center = np.array(plots.centroid.coords[0])
+    angle = rng.uniform(0, np.pi)
+    strips = []
+    for turn in (angle, angle + rng.uniform(1.1, 1.9)):
+        reach = 150 * np.array([np.cos(turn), np.sin(turn)])
+        bend = center + rng.uniform(-4, 4, 2)
+        line = LineString([center - reach, bend, center + reach])
+        strips.append(line.buffer(1.3, cap_style="flat", join_style="mitre"))
+    return unary_union(strips).intersection(plots.buffer(0.05))
+
+
+def _blocks(
+    rng: np.random.Generator, surface: Polygon, car_parks: Sequence[CarPark], size_m: tuple[float, float]
+) -> list[Block]:
+    """The land in the gaps of the road surface, and around it."""
+    built = unary_union([shape for park in car_parks for shape in (park.polygon, park.driveway)])
+    blocks = []
+    inner = [Polygon(ring) for ring in surface.interiors]
+    for whole, kind in zip(inner, _block_kinds(rng, len(inner)), strict=True):
+        land, behind = whole.difference(built), whole.buffer(-SIDEWALK_M)
+        plots = behind.difference(built)
+        blocks.append(Block(land, land.difference(behind), plots, kind, _paths(rng, plots, kind)))
+    town = Polygon(surface.exterior)
+    around = town.buffer(SIDEWALK_M)
+    world = box(-160, -160, size_m[0] + 160, size_m[1] + 160)
+    outskirts = Block(world.difference(town), around.difference(town), world.difference(around), "outskirts", Polygon())
+    return [*blocks, outskirts]
+
+
+def _stop_lines_and_crossings(
+    approaches: Sequence[Approach], graph: LaneGraph
+) -> tuple[list[StopLine], list[Crossing], dict[int, int]]:
+    """Stop lines, crossings, and the stop line at the end of each lane."""
+    stops: list[StopLine] = []
+    crossings: list[Crossing] = []
+    stop_of = {}
+    for i, approach in enumerate(approaches):
+        if approach.crossing:
+            line, area = approach.crossing_line(), approach.crossing_polygon()
+            crossings.append(Crossing(area, line, approach.junction, approach.phase))
+        if approach.control:
+            lanes = tuple(graph.arriving[i])
+            stop_of.update(dict.fromkeys(lanes, len(stops)))
+            stops.append(StopLine(approach.stop_polygon(), lanes, approach.control, approach.junction, approach.phase))
+    return stops, crossings, stop_of
+
+
+def _dividers(network: Network, approaches: Sequence[Approach]) -> list[Divider]:
+    """Lines between lanes, from stop line to stop line."""
+    dividers = []
+    for index, road in enumerate(network.roads):
+        first, last = sorted((a for a in approaches if a.road == index), key=lambda a: a.at_end)
+        middle = curves.cut(road.line, first.setback_m, curves.length(road.line) - last.setback_m)
+        dividers.append(Divider(middle, "road"))
+        if road.lanes > 1:
+            dividers += [Divider(curves.shifted(middle, sign * LANE_WIDTH_M), "lane") for sign in (1, -1)]
+    return dividers
+
+
+def _lane_areas(network: Network, lanes: Sequence[Lane], dividers: Sequence[Divider]) -> dict[str, list[Polygon]]:
+    """Polygons of the lanes, the connectors and the road's two directions."""
+    half = LANE_WIDTH_M / 2
+    strips = {lane.id: curves.strip(lane.centerline, half, -half) for lane in lanes}
+    middles = [divider.line for divider in dividers if divider.kind == "road"]
+    sides = [(road.lanes * LANE_WIDTH_M, middle) for road, middle in zip(network.roads, middles, strict=True)]
+    return {
+        "lane": [strips[lane.id] for lane in lanes if lane.junction is None],
+        "lane_connector": [strips[lane.id] for lane in lanes if lane.junction is not None],
+        "road_block": [curves.strip(line, *edges) for width, line in sides for edges in ((0.0, -width), (width, 0.0))],
+    }
+
+
+def _rings(surface: Polygon) -> list[np.ndarray]:
+    """Closed lines along which people walk."""
+    lines = [Polygon(ring).buffer(-WALKING_LINE_M).exterior for ring in surface.interiors]
+    lines.append(Polygon(surface.exterior).buffer(WALKING_LINE_M).exterior)
+    return [curves.resampled(np.array(line.simplify(0.05).coords), 2.0)[:-1] for line in lines]
+
+
+def _walkways(blocks: Sequence[Block]) -> list[Polygon]:
+    """Walkways without holes, cut where lines through the middle of their block meet them."""
+    parts = [without_holes(block.walkway, np.array(block.walkway.envelope.centroid.coords[0])) for block in blocks]
+    return [part for of_block in parts for part in of_block] + [p for block in blocks for p in polygons(block.paths)]
+
+
+def _junctions(
+    network: Network, approaches: Sequence[Approach], faces: Sequence[Polygon], graph: LaneGraph
+) -> list[Junction]:
+    """The junctions with the face of the drivable area that each lies on."""
+    junctions = []
+    for index, center in enumerate(network.centers):
+        (face,) = (face for face in faces if face.contains(Point(center)))
+        signals = any(a.control == "TRAFFIC_LIGHT" for a in approaches if a.junction == index)
+        connectors = tuple(lane.id for lane in graph.lanes if lane.junction == index)
+        junctions.append(Junction(center, face, signals, connectors))
+    return junctions
+
+
+def draw_plan(seed: int, drives_on_the_right: bool = True) -> Plan:
+    """Draws the plan of a town.
+
+    Args:
+        seed: the town's seed.
+        drives_on_the_right: the side of traffic; the other side is the mirror image.
+
+    Returns:
+        The plan.
+    """
+    rng = np.random.default_rng([seed, 1])
+    network = draw_network(rng)
+    approaches = draw_approaches(rng, network)
+    graph = lane_graph(network, approaches)
+    bays = draw_bays(rng, network, approaches)
+    surface = unary_union([_road_surface(network), *(row.polygon for row in bays)]).simplify(0.012)
+    inner = sorted((Polygon(ring).buffer(-SIDEWALK_M) for ring in surface.interiors), key=lambda land: -land.area)
+    drawn = [draw_car_park(rng, network, approaches, land, bays) for land in inner[:3]]
+    car_parks = [park for park in drawn if park is not None]
+    drivable = unary_union([surface, *(shape for park in car_parks for shape in (park.polygon, park.driveway))])
+    faces = _faces(drivable, approaches, car_parks)
+    blocks = _blocks(rng, surface, car_parks, network.size_m)
+    stops, crossings, stop_of = _stop_lines_and_crossings(approaches, graph)
+    dividers = _dividers(network, approaches)
+    areas = _lane_areas(network, graph.lanes, dividers) | {
+        "drivable_area": faces,
+        "road_segment": [face for face in faces if not any(park.polygon.intersects(face) for park in car_parks)],
+        "walkway": _walkways(blocks),
+        "ped_crossing": [crossing.polygon for crossing in crossings],
+        "stop_line": [stop.polygon for stop in stops],
+        "carpark_area": [row.polygon for row in (*bays, *car_parks)],
+    }
+    plan = Plan(
+        size_m=network.size_m,
+        side=1,
+        lanes=tuple(replace(lane, stop_line=stop_of.get(lane.id)) for lane in graph.lanes),
+        areas=areas,
+        dividers=tuple(dividers),
+        stop_lines=tuple(stops),
+        crossings=tuple(crossings),
+        junctions=tuple(_junctions(network, approaches, faces, graph)),
+        parking_slots=tuple(slot for row in (*bays, *car_parks) for slot in row.slots),
+        walkways=tuple(_rings(surface)),
+        approaches=tuple(approaches),
+        blocks=tuple(blocks),
+        car_parks=tuple(car_parks),
+    )
+    return plan if drives_on_the_right else mirrored(plan)
+
+
+def mirrored(plan: Plan) -> Plan:
+    """The plan as a mirror along the y axis shows it: traffic on the other side.
+
+    Args:
+        plan: a plan.
+
+    Returns:
+        Its mirror image, on a map of the same size.
+    """
+    width = plan.size_m[0]
+
+    def line(points: np.ndarray) -> np.ndarray:
+        return np.array([width, 0.0]) + points * [-1.0, 1.0]
+
+    def area(shape: BaseGeometry) -> BaseGeometry:
+        return affinity.affine_transform(shape, [-1, 0, 0, 1, width, 0])
+
+    def slot(place: ParkingSlot) -> ParkingSlot:
+        return replace(place, x=width - place.x, yaw_rad=np.pi - place.yaw_rad)
+
+    def park(it: CarPark) -> CarPark:
+        # The frame's y axis must still point away from the road, so x turns round.
+        frame = (width - it.frame[0], it.frame[1], -it.frame[2])
+        slots = tuple(slot(place) for place in it.slots)
+        return CarPark(area(it.polygon), area(it.driveway), line(it.mouth), slots, frame, it.size_m)
+
+    turns = {"left": "right", "right": "left"}
+    return Plan(
+        size_m=plan.size_m,
+        side=-plan.side,
+        lanes=tuple(
+            replace(
+                lane,
+                centerline=line(lane.centerline),
+                left=lane.right,
+                right=lane.left,
+                turn=turns.get(lane.turn, lane.turn),
+            )
+            for lane in plan.lanes
+        ),
+        areas={layer: [area(shape) for shape in shapes] for layer, shapes in plan.areas.items()},
+        dividers=tuple(replace(divider, line=line(divider.line)) for divider in plan.dividers),
+        stop_lines=tuple(replace(stop, polygon=area(stop.polygon)) for stop in plan.stop_lines),
+        crossings=tuple(replace(it, polygon=area(it.polygon), centerline=line(it.centerline)) for it in plan.crossings),
+        junctions=tuple(replace(it, polygon=area(it.polygon), center=line(it.center)) for it in plan.junctions),
+        parking_slots=tuple(slot(place) for place in plan.parking_slots),
+        walkways=tuple(line(ring) for ring in plan.walkways),
+        approaches=tuple(replace(approach, line=line(approach.line)) for approach in plan.approaches),
+        blocks=tuple(
+            Block(area(it.land), area(it.walkway), area(it.plots), it.kind, area(it.paths)) for it in plan.blocks
+        ),
+        car_parks=tuple(park(it) for it in plan.car_parks),
+    )
