@@ -20,7 +20,7 @@ class DetectorOutput:
 
     Args:
         heads: head name -> that head's own typed output.
-        aux: "<branch>/<name>" or "fuser/<name>" -> auxiliary output.
+        aux: "<branch>/<name>" or "fused/<name>" -> auxiliary output.
     """
 
     heads: Mapping[str, Any]
@@ -81,11 +81,10 @@ class Detector(nn.Module):
         """
         features = {name: branch(batch, self.grids) for name, branch in self.branches.items()}
         _check_present(features, batch)
-        fused = self.fuser(features)
-        refined = self.neck(fused)
+        fused = self.neck(self.fuser(features))
         aux = {f"{name}/{key}": value for name, part in features.items() for key, value in part.aux.items()}
-        aux |= {f"fuser/{key}": value for key, value in fused.aux.items()}
-        return DetectorOutput(heads={name: head(refined) for name, head in self.heads.items()}, aux=aux)
+        aux |= {f"fused/{key}": value for key, value in fused.aux.items()}
+        return DetectorOutput(heads={name: head(fused) for name, head in self.heads.items()}, aux=aux)
 
     def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
         """Compares an output with the annotations of its batch.

@@ -141,7 +141,7 @@ class AuxiliaryLoss(nn.Module, ABC):
         """Computes the loss.
 
         Args:
-            aux: "<branch>/<name>" -> auxiliary output; entries are missing where a branch did not run.
+            aux: "<branch>/<name>" or "fused/<name>" -> auxiliary output; missing where a branch did not run.
             batch: B samples.
 
         Returns:

@@ -22,7 +22,7 @@ class Predictor:
         self.device = torch.device(device)
         self.detector = detector.to(self.device).eval()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, samples: Sequence[Sample]) -> tuple[Predictions, ...]:
         """Runs the detector on some samples at once.
 

@@ -79,6 +79,20 @@ def test_boxes_outside_the_grid_and_other_classes_make_no_targets() -> None:
     assert targets.cells.tolist() == [[0, 1, 17, 17]]
 
 
+def test_absurd_boxes_do_no_harm() -> None:
+    huge = [1.0, 1.0, 0, 1e9, 1e9, 1.5, 0, 0, 0]
+    broken = [
+        [math.nan, 1, 0, 4, 2, 1.5, 0, 0, 0],
+        [1, 1, 0, -4, 2, 1.5, 0, 0, 0],
+        [1, 1, 0, math.nan, 2, 1.5, 0, 0, 0],
+    ]
+    targets = CenterPointTargets().assign(
+        batch_with([make_boxes(torch.tensor([huge, *broken]), [0] * 4)]), CLASSES, GROUPS, GRID
+    )
+    assert len(targets.cells) == 1
+    assert targets.heatmap.isfinite().all()
+
+
 def test_no_boxes_are_an_annotation() -> None:
     empty = make_boxes(torch.zeros(0, 9), [])
     targets = CenterPointTargets().assign(batch_with([empty]), CLASSES, GROUPS, GRID)

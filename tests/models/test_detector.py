@@ -88,6 +88,17 @@ def test_any_subset_of_sensors_trains_every_parameter(kind: str) -> None:
     assert all(buffer.isfinite().all() for buffer in detector.buffers())
 
 
+def test_reduced_precision_trains() -> None:
+    detector, batch = make_detector(), batch_of("each has one")
+    with torch.autocast("cpu", torch.bfloat16):
+        output = detector(batch)
+        losses = detector.losses(output, batch)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+    assert len(detector.predict(output, batch)) == 2
+
+
 @pytest.mark.parametrize("kind", ["both", "each has one"])
 def test_what_is_used_gets_a_gradient_that_is_not_zero(kind: str) -> None:
     detector, batch = make_detector(), batch_of(kind)

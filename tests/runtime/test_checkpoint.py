@@ -114,7 +114,7 @@ def test_a_pickled_payload_does_not_run(name: str, plain_pickle: bool, tmp_path:
     path, trace = tmp_path / name, tmp_path / "trace"
     content = {"state_dict": {"detector.0.weight": Payload(trace)}}
     if plain_pickle:
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
     write_checksum(path)

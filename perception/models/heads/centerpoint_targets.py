@@ -80,7 +80,8 @@ class CenterPointTargets:
         cells = position.floor().long()  # (M, 2) x y
         radius = gaussian_radius(boxes[:, 3:5] / extent, self.min_overlap).floor().long()
         heatmap = torch.zeros(len(batch), len(groups.names), grid.num_y, grid.num_x, device=batch.device)
-        draw_gaussians(heatmap, sample, channel, cells, radius.clamp(min=self.min_radius_cells))
+        radius = radius.clamp(min=self.min_radius_cells).clamp(max=max(grid.num_y, grid.num_x))  # more shows no more
+        draw_gaussians(heatmap, sample, channel, cells, radius)
         group = torch.tensor(groups.group_of_class, device=batch.device)[channel]
         return Targets(
             heatmap=heatmap,

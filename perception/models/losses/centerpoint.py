@@ -45,10 +45,10 @@ class CenterPointLoss:
         """
         annotated = targets.annotated
         num_boxes = max(len(targets.cells), 1)
-        focal = gaussian_focal_loss(output.heatmap[annotated], targets.heatmap[annotated])
+        focal = gaussian_focal_loss(output.heatmap[annotated].float(), targets.heatmap[annotated])
         losses = {"heatmap": self.heatmap * focal / num_boxes}
         sample, group, row, column = targets.cells.unbind(1)
-        predicted = output.regression[sample, group, :, row, column]  # (B, G, 10, Y, X) -> (M, 10)
+        predicted = output.regression[sample, group, :, row, column].float()  # (B, G, 10, Y, X) -> (M, 10)
         known = targets.regression.isfinite()
         errors = (predicted - torch.where(known, targets.regression, predicted.detach())).abs()
         parts = errors.split(list(REGRESSION_CHANNELS.values()), dim=1)

@@ -50,7 +50,7 @@ class DepthLoss(AuxiliaryLoss):
         with torch.no_grad():
             distances = lidar_distances(batch.cameras[self.group], batch.lidar, (logits.shape[-2], logits.shape[-1]))
             target = distance_bin(distances, aux[f"{self.branch}/depth_edges_m"])
-        terms = functional.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+        terms = functional.cross_entropy(logits.float(), target, ignore_index=-1, reduction="sum")
         return self.weight * terms / (target >= 0).sum().clamp(min=1)
 
 
