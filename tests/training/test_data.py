@@ -1,0 +1,62 @@
+import pytest
+import torch
+
+from perception.data.index_build import build_index
+from perception.data.loading import LidarLoading
+from perception.data.transforms import BevAugmentation
+from perception.training.data import LoaderSettings, NuScenesDataModule
+from tests.synthetic_nuscenes import VERSION, token
+
+
+def make_data(dataroot, **arguments) -> NuScenesDataModule:
+    """LiDAR of the training scenes."""
+    return NuScenesDataModule(dataroot=str(dataroot), **({"lidar": LidarLoading()} | arguments))
+
+
+def ready(data: NuScenesDataModule) -> NuScenesDataModule:
+    """As a trainer makes it ready."""
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_the_index_is_made_where_there_is_none_and_kept(dataroot, tmp_path):
+    data = ready(make_data(dataroot, index=str(tmp_path / "index")))
+    stamp = (tmp_path / "index" / "index.json").stat().st_mtime_ns
+    assert len(data.train_dataloader()) == 2
+    assert data.val_dataloader() == []
+    ready(data)
+    assert (tmp_path / "index" / "index.json").stat().st_mtime_ns == stamp
+
+
+def test_repeats_fill_an_epoch_and_validation_sees_each_sample_once(dataroot, tmp_path):
+    loader = LoaderSettings(batch_size=2, repeats=3)
+    data = ready(
+        make_data(
+            dataroot,
+            index=str(tmp_path / "index"),
+            val=["scene-0103"],
+            loader=loader,
+            transforms=[BevAugmentation(scale_range=(1.5, 1.5))],
+        )
+    )
+    batches = list(data.train_dataloader())
+    seen = [name for batch in batches for name in batch.tokens]
+    assert sorted(seen) == sorted([token("sample", "scene-0061", step) for step in range(2)] * 3)
+    assert all(torch.linalg.det(batch.ego2aug[0]).item() == pytest.approx(1.5**3) for batch in batches)
+    checked = list(data.val_dataloader())
+    assert [name for batch in checked for name in batch.tokens] == [token("sample", "scene-0103", n) for n in range(3)]
+    assert all(torch.equal(batch.ego2aug[0], torch.eye(4, dtype=torch.float64)) for batch in checked)
+
+
+def test_no_sensor_wrong_version_and_unknown_scene_are_errors(dataroot, tmp_path):
+    with pytest.raises(ValueError, match="cameras or lidar must be asked for, got neither"):
+        NuScenesDataModule(dataroot=str(dataroot))
+    build_index(dataroot, VERSION, tmp_path / "index")
+    data = make_data(dataroot, index=str(tmp_path / "index"), version="v1.0-trainval")
+    with pytest.raises(ValueError, match=r"index must be of version v1\.0-trainval, .* is of v1\.0-mini"):
+        ready(data)
+    with pytest.raises(ValueError, match=r"scene must be one of the 2 in .*, got 'scene-0001'"):
+        ready(make_data(dataroot, index=str(tmp_path / "index"), train=["scene-0001"]))
+    with pytest.raises(FileNotFoundError, match="there is no such version folder"):
+        ready(make_data(tmp_path, index=str(tmp_path / "other")))

@@ -1,0 +1,112 @@
+import csv
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from perception.data.loading import CameraLoading, LidarLoading
+from perception.runtime.checkpoint import load_weights
+from perception.runtime.config import build_detector
+from perception.training.callbacks import WeightsWriter
+from perception.training.data import LoaderSettings, NuScenesDataModule
+from perception.training.module import TrainingModule
+from perception.training.schedules import WarmupCosine
+from tests.tiny_config import tiny_detector
+
+CAMERAS, LIDAR = CameraLoading(image_size_px=(64, 96)), LidarLoading(max_points=2000)
+
+
+def make_module(**arguments) -> TrainingModule:
+    """A tiny detector in its training module."""
+    return TrainingModule(
+        detector=build_detector(tiny_detector()),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
+        **arguments,
+    )
+
+
+def make_data(dataroot, **arguments) -> NuScenesDataModule:
+    """Two samples an epoch, of one scene."""
+    values = {"cameras": CAMERAS, "lidar": LIDAR, "loader": LoaderSettings(batch_size=1)} | arguments
+    return NuScenesDataModule(dataroot=str(dataroot), **values)
+
+
+def make_trainer(folder, **arguments) -> Trainer:
+    """A quiet trainer on the CPU that writes to a folder."""
+    warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+    values = {"max_steps": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 0} | arguments
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=CSVLogger(folder, name="", version=""),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        **values,
+    )
+
+
+def test_a_run_logs_each_loss_and_leaves_verified_weights(dataroot, tmp_path):
+    module = make_module(schedule=WarmupCosine(warmup=0.5, start_factor=0.1))
+    before = {name: value.clone() for name, value in module.detector.state_dict().items()}
+    trainer = make_trainer(tmp_path, callbacks=[WeightsWriter()], gradient_clip_val=1.0)
+    trainer.fit(module, datamodule=make_data(dataroot, val="mini_val"))
+    assert any(not torch.equal(value, before[name]) for name, value in module.detector.state_dict().items())
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"train/loss", "train/boxes/heatmap", "train/boxes/yaw", "val/loss", "lr"} <= set(rows[0])
+    training = [row for row in rows if row["train/loss"]]
+    parts = [float(row[name]) for row in training for name in row if name.startswith("train/boxes/")]
+    assert sum(parts) == pytest.approx(sum(float(row["train/loss"]) for row in training), rel=1e-5)
+    # One tenth of 0.01 at the first step, all of it after half of the run.
+    assert [float(row["lr"]) for row in training] == pytest.approx([0.001, 0.01])
+    again = build_detector(tiny_detector())
+    load_weights(again, tmp_path / "weights.safetensors")
+    for name, value in module.detector.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+
+
+def test_every_parameter_gets_a_gradient_when_a_sensor_is_missing(dataroot, tmp_path):
+    module = make_module()
+    seen: dict[str, torch.Tensor | None] = {}
+    module.on_before_optimizer_step = lambda optimizer: seen.update(  # type: ignore[method-assign]
+        {name: parameter.grad for name, parameter in module.named_parameters()}
+    )
+    make_trainer(tmp_path, max_steps=1).fit(module, datamodule=make_data(dataroot, cameras=None))
+    assert seen
+    assert [name for name, grad in seen.items() if grad is None] == []
+    assert all(not grad.any() for name, grad in seen.items() if "branches.camera" in name)
+    assert any(grad.any() for name, grad in seen.items() if "branches.lidar" in name)
+
+
+def test_a_loss_that_is_not_finite_names_head_and_samples(dataroot, tmp_path):
+    module = make_module()
+    torch.nn.init.constant_(module.detector.heads["boxes"].regressions[0][-1].bias, float("inf"))
+    with pytest.raises(
+        FloatingPointError, match=r"every loss must be finite, got boxes/\w+ = .* at step 0 for samples"
+    ):
+        make_trainer(tmp_path).fit(module, datamodule=make_data(dataroot))
+
+
+def test_detector_and_data_must_agree_on_classes(dataroot, tmp_path):
+    data = make_data(dataroot, class_names=("car", "pedestrian"))
+    with pytest.raises(ValueError, match=r"the same class_names, got .*'truck'.* and \['car', 'pedestrian'\]"):
+        make_trainer(tmp_path).fit(make_module(), datamodule=data)
+
+
+def test_weights_are_written_while_training_goes_on(dataroot, tmp_path):
+    class Stop(WeightsWriter):
+        def on_train_epoch_end(self, trainer, pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        make_trainer(tmp_path, callbacks=[Stop()], max_epochs=3, max_steps=-1).fit(
+            make_module(), datamodule=make_data(dataroot)
+        )
+    load_weights(build_detector(tiny_detector()), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="every_n_epochs must be >= 0, got -1"):
+        WeightsWriter(every_n_epochs=-1)
