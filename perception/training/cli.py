@@ -150,9 +150,6 @@ def compose_arguments(arguments: Sequence[str]) -> list[str]:
     first.add_argument("-c", "--config", action="append", default=[])
     first.add_argument("--allow-package", action="append", default=[])
     options, rest = first.parse_known_args(arguments)
-    jsonargparse.set_parsing_settings(
-        import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PACKAGES, *options.allow_package]
-    )
     composed: list[str] = []
     if options.config:
         composed += ["--out_dir", str(Path("runs") / Path(options.config[-1]).stem)]
@@ -161,4 +158,8 @@ def compose_arguments(arguments: Sequence[str]) -> list[str]:
         for name in _OBJECTS:
             check_config(tree.get(name), allowed_packages=options.allow_package, where=f"{path}: {name}")
         composed += ["--config", yaml.safe_dump(tree, sort_keys=False)]
+    # What the command line itself names is seen by the parser alone.
+    jsonargparse.set_parsing_settings(
+        import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PACKAGES, *options.allow_package]
+    )
     return composed + rest

@@ -1,0 +1,62 @@
+import json
+import shutil
+
+import pytest
+
+from perception.formats.submission_reader import validate_submission
+from tests.synthetic_nuscenes import token, write_synthetic_nuscenes
+from tests.tools.conftest import load_tool
+
+VAL_TOKENS = [token("sample", "scene-0103", step) for step in range(3)]
+
+
+def arguments(trained, dataroot, out_dir, *more: str) -> list[str]:
+    """Of the tool."""
+    weights = str(trained / "weights.safetensors")
+    return [str(trained / "config.yaml"), weights, "--dataroot", str(dataroot), "--out-dir", str(out_dir), *more]
+
+
+@pytest.mark.parametrize("more", [(), ("--sensors", "lidar"), ("--sensors", "camera", "--batch-size", "2")])
+def test_a_split_is_predicted_and_scored(trained, dataroot, tmp_path, capsys, more):
+    assert load_tool("test").main(arguments(trained, dataroot, tmp_path, *more)) == 0
+    submission = validate_submission(tmp_path / "results.json", VAL_TOKENS)
+    assert submission.meta["use_camera"] == ("lidar" not in more)
+    assert submission.meta["use_lidar"] == ("camera" not in more)
+    summary = json.loads((tmp_path / "metrics_summary.json").read_text())
+    assert set(summary) >= {"nd_score", "mean_ap", "tp_errors"}
+    counts = json.loads((tmp_path / "hits.json").read_text())
+    # Five of the six objects of a detection class have five points or more and are in range, in each sample.
+    assert counts["num_truth"] == 18
+    assert f"NDS {summary['nd_score']:.4f}" in capsys.readouterr().out
+
+
+def test_a_set_without_annotations_is_predicted_alone(trained, tmp_path):
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, annotations=False)
+    assert load_tool("test").main(arguments(trained, root, tmp_path / "out", "--sensors", "lidar")) == 0
+    assert validate_submission(tmp_path / "out" / "results.json", VAL_TOKENS[:1]).scores.size > 0
+    assert not (tmp_path / "out" / "metrics_summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--sensors", "radar"), "sensors must be of those in the config, camera, lidar, got radar"),
+        (("--split", "val"), "NuScenes version v1.0-mini"),
+        (("--split", "test"), "samples_of: split must have scenes in"),
+        (("--batch-size", "0"), "--batch-size must be at least 1, got 0"),
+        (("--version", "v1.0-trainval"), "there is no such version folder"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(trained, dataroot, tmp_path, capsys, more, message):
+    assert load_tool("test").main(arguments(trained, dataroot, tmp_path, *more)) == 1
+    said = capsys.readouterr().err
+    assert message in said
+
+
+def test_damaged_weights_are_refused(trained, dataroot, tmp_path, capsys):
+    run = shutil.copytree(trained, tmp_path / "run")
+    data = bytearray((run / "weights.safetensors").read_bytes())
+    data[-1] ^= 1
+    (run / "weights.safetensors").write_bytes(data)
+    assert load_tool("test").main(arguments(run, dataroot, tmp_path / "out")) == 1
+    assert "must have the sha256 in" in capsys.readouterr().err
