@@ -69,8 +69,10 @@ def _mesh(vertices: np.ndarray, triangles: np.ndarray, paint: Paint) -> Mesh:
     """A mesh of one paint, without the triangles that have no area."""
     vertices = np.asarray(vertices, dtype=np.float32).reshape(-1, 3)
     triangles = np.asarray(triangles, dtype=np.int32).reshape(-1, 3)
-    a, b, c = (vertices[triangles[:, i]].astype(np.float64) for i in range(3))  # (T, 3) each
-    triangles = triangles[np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-9]
+    a, b, c = vertices.astype(np.float64)[triangles.T]  # (T, 3) each
+    (ux, uy, uz), (vx, vy, vz) = (b - a).T, (c - a).T
+    squares = (uy * vz - uz * vy) ** 2 + (uz * vx - ux * vz) ** 2 + (ux * vy - uy * vx) ** 2
+    triangles = triangles[squares > 1e-18]
     count = len(triangles)
     return Mesh(vertices, triangles, np.full(count, paint.material, np.int16), np.full(count, paint.semantic, np.uint8))
 
@@ -199,11 +201,12 @@ def tube(
         A capped mesh.
     """
     start, end = np.asarray(start_m, dtype=np.float64), np.asarray(end_m, dtype=np.float64)
-    axis = (end - start) / np.linalg.norm(end - start)
-    side = np.cross([0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0], axis)
+    x, y, z = (end - start) / np.linalg.norm(end - start)
+    side = np.array([-y, x, 0.0] if abs(z) < 0.9 else [0.0, -z, y])  # a level or upright axis crossed with the bar
     side /= np.linalg.norm(side)
+    other = np.array([y * side[2] - z * side[1], z * side[0] - x * side[2], x * side[1] - y * side[0]])
     angles = 2 * np.pi * np.arange(segments) / segments
-    circle = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * np.cross(axis, side)  # (N, 3)
+    circle = np.cos(angles)[:, None] * side + np.sin(angles)[:, None] * other  # (N, 3)
     return loft(np.stack([start + radii_m[0] * circle, end + radii_m[1] * circle]), paint)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from shapely.geometry import Polygon
 
 from perception.simulation.materials import town_materials
 from perception.simulation.mesh import merge
+from perception.simulation.town.buildings import draw_buildings, draw_style
+from perception.simulation.town.furnish import furnish
 from perception.simulation.town.plan import draw_plan
 from perception.simulation.town.surfaces import ground, markings, patches
 from perception.simulation.town.town import Town
@@ -36,7 +39,11 @@ def build_town(seed: int, split: str = "train", location: str = "boston-seaport"
         raise ValueError(f"build_town: location must be one of {LOCATIONS}, got {location!r}")
     own_seed = 2 * seed + (split == "test")
     plan = draw_plan(own_seed, drives_on_the_right=location.startswith("boston"))
-    mesh = merge([ground(plan), markings(plan), patches(np.random.default_rng([own_seed, 2]), plan)])
+    style_rng, building_rng, furniture_rng, patch_rng = (np.random.default_rng([own_seed, k]) for k in (2, 3, 4, 5))
+    taken: list[Polygon] = []
+    buildings, sites = draw_buildings(building_rng, draw_style(style_rng, split), plan, taken)
+    furniture, signal_heads = furnish(furniture_rng, plan, sites, taken)
+    mesh = merge([ground(plan), markings(plan), patches(patch_rng, plan), buildings, furniture])
     return Town(
         name=f"{split}-{seed}",
         seed=seed,
@@ -53,5 +60,5 @@ def build_town(seed: int, split: str = "train", location: str = "boston-seaport"
         junctions=plan.junctions,
         parking_slots=plan.parking_slots,
         walkways=plan.walkways,
-        signal_heads=(),
+        signal_heads=tuple(signal_heads),
     )

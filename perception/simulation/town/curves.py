@@ -93,7 +93,14 @@ def directions(line: np.ndarray) -> np.ndarray:
     Returns:
         (N, 2) unit vectors.
     """
-    return unit(np.gradient(line, stations(line), axis=0, edge_order=2 if len(line) > 2 else 1))
+    steps = np.diff(line, axis=0)
+    pieces = unit(steps)  # (N - 1, 2)
+    if len(line) == 2:
+        return np.concatenate([pieces, pieces])
+    weights = np.linalg.norm(steps, axis=1, keepdims=True)
+    inner = unit(pieces[:-1] * weights[1:] + pieces[1:] * weights[:-1])  # the shorter neighbour counts more
+    first, last = 2 * pieces[0] - inner[0], 2 * pieces[-1] - inner[-1]  # as if the curvature went on
+    return unit(np.concatenate([first[None], inner, last[None]]))
 
 
 def direction_at(line: np.ndarray, station_m: float) -> np.ndarray:

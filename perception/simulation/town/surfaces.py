@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from shapely.geometry import Polygon
+from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from perception.simulation.mesh import Mesh, Paint, flat, merge, paint, quads, ribbon, wall
@@ -44,7 +44,7 @@ def sheet(shape: BaseGeometry, z_m: float, covering: Paint) -> Mesh:
     Returns:
         Triangles that face up.
     """
-    outlines = [rings(part) for part in polygons(shape.simplify(0.02))]
+    outlines = [rings(part) for part in polygons(shape.simplify(0.03))]
     return merge([flat(outline, z_m, covering, holes) for outline, holes in outlines])
 
 
@@ -52,7 +52,7 @@ def _kerb(land: BaseGeometry) -> Mesh:
     """The kerb around land: its upright face and the stone's upper side."""
     stone = paint("kerb", "flat.sidewalk")
     meshes = []
-    for part in polygons(land.simplify(0.02)):
+    for part in polygons(land.simplify(0.03)):
         outline, holes = rings(part)
         turned = [(outline, part.exterior.is_ccw)] + [
             (hole, not ring.is_ccw) for hole, ring in zip(holes, part.interiors, strict=True)
@@ -123,6 +123,8 @@ def stroke(line: np.ndarray, width_m: float, covering: Paint, z_m: float = _MARK
     Returns:
         A strip that faces up.
     """
+    if len(line) > 6:
+        line = np.array(LineString(line).simplify(0.012).coords)
     sides = [curves.shifted(line, offset) for offset in (width_m / 2, -width_m / 2)]
     left, right = (np.column_stack([side, np.full(len(side), z_m)]) for side in sides)
     return ribbon(left, right, covering)
