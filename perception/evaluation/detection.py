@@ -67,14 +67,7 @@ def write_predictions(
         ValueError: a sample comes twice, has no detections (the model has no detection head) or values that are not
             allowed.
     """
-
-    def entries() -> Iterable[tuple[str, SampleDetections]]:
-        for found, ego2global in predictions:
-            if found.detections is None:
-                raise ValueError(f"write_predictions: predictions must have detections, got none for {found.token}")
-            yield found.token, detections_in_global(found.detections, ego2global, class_names)
-
-    return write_submission(path, entries(), meta)
+    return write_submission(path, (_entry(found, pose, class_names) for found, pose in predictions), meta)
 
 
 def annotations_as_detections(annotations: Annotations) -> SampleDetections:
@@ -133,3 +126,9 @@ def score_submission(results_path: str | Path, index: Index, rule: MatchRule | N
         )
         counts[token] = match_detections(found, truth, rule)
     return counts
+
+
+def _entry(found: Predictions, ego2global: Tensor, class_names: Sequence[str]) -> tuple[str, SampleDetections]:
+    if found.detections is None:
+        raise ValueError(f"write_predictions: predictions must have detections, got none for {found.token}")
+    return found.token, detections_in_global(found.detections, ego2global, class_names)

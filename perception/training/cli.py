@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -157,7 +157,7 @@ def compose_arguments(arguments: Sequence[str]) -> list[str]:
         tree = load_config(path)
         for name in _OBJECTS:
             check_config(tree.get(name), allowed_packages=options.allow_package, where=f"{path}: {name}")
-        composed += ["--config", yaml.safe_dump(tree, sort_keys=False)]
+        composed += ["--config", json.dumps(tree, default=str)]
     # What the command line itself names is seen by the parser alone.
     jsonargparse.set_parsing_settings(
         import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PACKAGES, *options.allow_package]

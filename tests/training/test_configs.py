@@ -1,0 +1,28 @@
+"""The configs that come with the project."""
+
+from pathlib import Path
+
+import pytest
+
+from perception.drives.setup import sensor_settings
+from perception.runtime.class_paths import check_config
+from perception.runtime.config import build_detector, load_config
+
+FOLDER = Path(__file__).resolve().parents[2] / "configs"
+RUNS = sorted(path for path in FOLDER.rglob("*.yaml") if "model" in load_config(path))
+
+
+def test_there_are_configs_of_runs():
+    assert {path.name for path in RUNS} >= {"keyframe.yaml", "lidar_scene.yaml"}
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_a_run_names_what_exists_and_its_sensors_are_those_of_the_model(path):
+    config = load_config(path)
+    for name in ("model", "data", "trainer"):
+        check_config(config[name], where=name)
+    detector = build_detector(config)
+    cameras, lidar = sensor_settings(config)
+    assert {"camera": cameras is not None, "lidar": lidar is not None} == {
+        sensor: sensor in detector.branches for sensor in ("camera", "lidar")
+    }
