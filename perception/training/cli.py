@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from perception.runtime.class_paths import ALLOWED_PACKAGES, check_config
 from perception.runtime.config import load_config
+from perception.training.checkpoints import VerifiedCheckpoints
 from perception.training.data import NuScenesDataModule
 from perception.training.module import TrainingModule
 
@@ -95,6 +96,8 @@ class TrainingCLI(LightningCLI):
         kwargs["default_root_dir"] = self.config.out_dir
         if self.config_init.trainer.logger is None:
             kwargs["logger"] = CSVLogger(self.config.out_dir, name="", version="")
+        plugins = self.config_init.trainer.plugins or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpoints()]
         return super().instantiate_trainer(**kwargs)
 
 

@@ -10,6 +10,7 @@ from perception.data.loading import CameraLoading, LidarLoading
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.config import build_detector
 from perception.training.callbacks import WeightsWriter
+from perception.training.checkpoints import VerifiedCheckpoints
 from perception.training.data import LoaderSettings, NuScenesDataModule
 from perception.training.module import TrainingModule
 from perception.training.schedules import WarmupCosine
@@ -36,16 +37,15 @@ def make_data(dataroot, **arguments) -> NuScenesDataModule:
 def make_trainer(folder, **arguments) -> Trainer:
     """A quiet trainer on the CPU that writes to a folder."""
     warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
-    values = {"max_steps": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 0} | arguments
+    values = {"max_steps": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_checkpointing": False}
     return Trainer(
         accelerator="cpu",
         default_root_dir=folder,
         logger=CSVLogger(folder, name="", version=""),
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=False,
         use_distributed_sampler=False,
-        **values,
+        **(values | arguments),
     )
 
 
@@ -110,3 +110,20 @@ def test_weights_are_written_while_training_goes_on(dataroot, tmp_path):
     load_weights(build_detector(tiny_detector()), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="every_n_epochs must be >= 0, got -1"):
         WeightsWriter(every_n_epochs=-1)
+
+
+def test_a_run_goes_on_from_a_verified_checkpoint_alone(dataroot, tmp_path):
+    first = make_trainer(tmp_path, enable_checkpointing=True, plugins=[VerifiedCheckpoints()])
+    first.fit(make_module(), datamodule=make_data(dataroot))
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    load_weights(build_detector(tiny_detector()), checkpoint)
+    second = make_trainer(tmp_path, max_steps=3, plugins=[VerifiedCheckpoints()])
+    second.fit(make_module(), datamodule=make_data(dataroot), ckpt_path=str(checkpoint), weights_only=True)
+    assert second.global_step == 3
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"x")
+    with pytest.raises(ValueError, match="must have the sha256 in"):
+        second.fit(make_module(), datamodule=make_data(dataroot), ckpt_path=str(checkpoint), weights_only=True)
+    VerifiedCheckpoints().remove_checkpoint(checkpoint)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    with pytest.raises(ValueError, match="must be readable"):
+        VerifiedCheckpoints().load_checkpoint(checkpoint)
