@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,3 +137,20 @@ def draw_approaches(rng: np.random.Generator, network: Network) -> list[Approach
                 )
             )
     return approaches
+
+
+def road_middles(network: Network, approaches: Sequence[Approach]) -> list[np.ndarray]:
+    """The middle of each road between the places where its lanes end.
+
+    Args:
+        network: roads and junctions.
+        approaches: how the roads meet.
+
+    Returns:
+        (N, 2) for each road, from its start to its end.
+    """
+    setbacks = {(approach.road, approach.at_end): approach.setback_m for approach in approaches}
+    return [
+        curves.cut(road.line, setbacks[k, False], curves.length(road.line) - setbacks[k, True])
+        for k, road in enumerate(network.roads)
+    ]

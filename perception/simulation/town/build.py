@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from shapely.geometry import Polygon
 
+from perception.formats.nuscenes_map import MASK_FILES
 from perception.simulation.materials import town_materials
 from perception.simulation.mesh import merge
 from perception.simulation.town.buildings import draw_buildings, draw_style
@@ -13,7 +14,7 @@ from perception.simulation.town.plan import draw_plan
 from perception.simulation.town.surfaces import ground, markings, patches
 from perception.simulation.town.town import Town
 
-LOCATIONS = ("boston-seaport", "singapore-onenorth", "singapore-hollandvillage", "singapore-queenstown")
+LOCATIONS = tuple(MASK_FILES)
 """The map names that nuScenes tools accept; in Boston traffic keeps to the right, in Singapore to the left."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import shapely
 from shapely.geometry import Polygon
 from shapely.prepared import prep
 
@@ -112,6 +113,10 @@ def _site(frontage: np.ndarray, inward: int, station: float, size_m: tuple[float
     )
 
 
+def _overlaps(area: Polygon, others: list[Polygon]) -> bool:
+    return bool(others) and bool(shapely.intersects(area, np.array(others, dtype=object)).any())
+
+
 def draw_sites(rng: np.random.Generator, block: Block, taken: list[Polygon]) -> list[Site]:
     """Draws the places of buildings along the walkways around a block.
 
@@ -140,7 +145,7 @@ def draw_sites(rng: np.random.Generator, block: Block, taken: list[Polygon]) -> 
             for w, d, back in tries:
                 site = _site(frontage, inward, position + w / 2, (w, d), back)
                 area = site.footprint()
-                if plots.contains(area) and not any(area.intersects(other) for other in taken):
+                if plots.contains(area) and not _overlaps(area, taken):
                     taken.append(site.footprint(-0.03))
                     sites.append(site)
                     position += w
@@ -360,7 +365,7 @@ def _backdrop(rng: np.random.Generator, style: Style, plan: Plan, taken: list[Po
         site = Site(float(x), float(y), float(rng.uniform(0, 2 * np.pi)), *size)
         area = site.footprint(4.0)
         inside = far.contains(area) and not near.intersects(area)
-        if len(meshes) < 26 and inside and not any(area.intersects(other) for other in taken):
+        if len(meshes) < 26 and inside and not _overlaps(area, taken):
             taken.append(area)
             meshes.append(placed(_tower(rng, style, size), (site.x, site.y, PLOT_Z_M), site.yaw_rad))
     return meshes

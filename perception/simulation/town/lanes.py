@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from perception.simulation.town import curves
-from perception.simulation.town.approaches import Approach
+from perception.simulation.town.approaches import Approach, road_middles
 from perception.simulation.town.network import LANE_WIDTH_M, Network
 from perception.simulation.town.town import Lane
 
@@ -26,23 +26,19 @@ class LaneGraph:
     leaving: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-def _add_road_lanes(graph: LaneGraph, network: Network, ends: tuple[int, int], approaches: list[Approach]) -> None:
+def _add_road_lanes(graph: LaneGraph, middle: np.ndarray, lanes: int, ends: tuple[int, int]) -> None:
     """Adds the lanes of one road in both directions; `ends` are its approaches at start and end."""
-    first, last = (approaches[end] for end in ends)
-    road = network.roads[first.road]
-    whole = curves.length(road.line)
-    middle = curves.cut(road.line, first.setback_m, whole - last.setback_m)  # (N, 2)
-    speed = _ARTERIAL_MPS if road.lanes > 1 else _STREET_MPS
+    speed = _ARTERIAL_MPS if lanes > 1 else _STREET_MPS
     for line, source, target in ((middle, *ends), (middle[::-1], *ends[::-1])):
         base = len(graph.lanes)
-        for k in range(road.lanes):
+        for k in range(lanes):
             graph.lanes.append(
                 Lane(
                     id=base + k,
                     centerline=curves.shifted(line, -(k + 0.5) * LANE_WIDTH_M),
                     width_m=LANE_WIDTH_M,
                     left=base + k - 1 if k else None,
-                    right=base + k + 1 if k + 1 < road.lanes else None,
+                    right=base + k + 1 if k + 1 < lanes else None,
                     successors=(),
                     predecessors=(),
                     speed_limit_mps=speed,
@@ -138,9 +134,9 @@ def lane_graph(network: Network, approaches: list[Approach]) -> LaneGraph:
         Lanes of roads first, then connectors; every lane has a successor.
     """
     graph = LaneGraph()
-    for road in range(len(network.roads)):
-        start, end = sorted((i for i, a in enumerate(approaches) if a.road == road), key=lambda i: approaches[i].at_end)
-        _add_road_lanes(graph, network, (start, end), approaches)
+    for index, middle in enumerate(road_middles(network, approaches)):
+        ends = sorted((i for i, a in enumerate(approaches) if a.road == index), key=lambda i: approaches[i].at_end)
+        _add_road_lanes(graph, middle, network.roads[index].lanes, (ends[0], ends[1]))
     for junction in range(len(network.centers)):
         _add_connectors(graph, approaches, junction)
     return graph

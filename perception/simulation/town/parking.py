@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from shapely.geometry import LineString, Polygon
@@ -115,38 +115,42 @@ def draw_car_park(
             for side in (1, -1):
                 x, y, heading = curves.pose_at(road.line, station, side * (road.half_width_m + 5.5))
                 park = _car_park((x, y, heading if side > 0 else heading + np.pi), size)
-                clear = not any(park.driveway.buffer(1.0).intersects(row.polygon) for row in bays)
-                if clear and plots.contains(park.polygon.buffer(1.0)):
-                    return park
+                clear = plots.contains(park.polygon.buffer(1.0))
+                if clear and not any(park.driveway.buffer(1.0).intersects(row.polygon) for row in bays):
+                    return replace(park, slots=_stalls(park.frame, size))
     return None
 
 
+def _in_town(frame: tuple[float, float, float], points: Sequence[Sequence[float]]) -> np.ndarray:
+    """(N, 2) points of a car park's frame in the town."""
+    c, s = np.cos(frame[2]), np.sin(frame[2])
+    return np.asarray(points, dtype=np.float64) @ np.array([[c, s], [-s, c]]) + frame[:2]
+
+
 def _car_park(frame: tuple[float, float, float], size_m: tuple[float, float]) -> CarPark:
-    """The car park whose near side has its middle at `frame`."""
+    """The car park whose near side has its middle at `frame`, without places."""
     width, depth = size_m
-
-    def world(points: Sequence[Sequence[float]]) -> np.ndarray:
-        c, s = np.cos(frame[2]), np.sin(frame[2])
-        return np.asarray(points, dtype=np.float64) @ np.array([[c, s], [-s, c]]) + frame[:2]
-
     half = _DRIVEWAY_M / 2
-    area = Polygon(world([(-width / 2, 0), (width / 2, 0), (width / 2, depth), (-width / 2, depth)]))
-    driveway = Polygon(
-        world([(-half - 1.2, -6.2), (half + 1.2, -6.2), (half, -4.2), (half, 0.5), (-half, 0.5), (-half, -4.2)])
-    )
+    area = [(-width / 2, 0), (width / 2, 0), (width / 2, depth), (-width / 2, depth)]
+    way = [(-half - 1.2, -6.2), (half + 1.2, -6.2), (half, -4.2), (half, 0.5), (-half, 0.5), (-half, -4.2)]
+    mouth = _in_town(frame, [(-half - 3.0, -5.5), (half + 3.0, -5.5)])
+    return CarPark(Polygon(_in_town(frame, area)), Polygon(_in_town(frame, way)), mouth, (), frame, size_m)
+
+
+def _stalls(frame: tuple[float, float, float], size_m: tuple[float, float]) -> tuple[ParkingSlot, ...]:
+    """The places of a car park: a row at the near side, one at the far side, and in deep ones a third between."""
+    width, depth = size_m
     slots = []
-    rows = [(_STALL_M[0] / 2, -np.pi / 2, True), (depth - _STALL_M[0] / 2, np.pi / 2, False)]
+    rows = [(_STALL_M[0] / 2, -np.pi / 2, 0.8), (depth - _STALL_M[0] / 2, np.pi / 2, 0.8)]
     if depth > 3 * _STALL_M[0] + _AISLE_M:
-        rows.append((depth - 1.5 * _STALL_M[0] - _AISLE_M, -np.pi / 2, False))
-    for k, (y, yaw, open_in_the_middle) in enumerate(rows):
-        margin = 6.5 if k == 2 else 0.8
+        rows.append((depth - 1.5 * _STALL_M[0] - _AISLE_M, -np.pi / 2, 6.5))
+    for k, (y, yaw, margin) in enumerate(rows):
         count = int((width - 2 * margin) // _STALL_M[1])
         for x in (np.arange(count) - (count - 1) / 2) * _STALL_M[1]:
-            if not (open_in_the_middle and abs(x) < half + _STALL_M[1] / 2):
-                ((px, py),) = world([(x, y)])
+            if k > 0 or abs(x) >= (_DRIVEWAY_M + _STALL_M[1]) / 2:
+                ((px, py),) = _in_town(frame, [(x, y)])
                 slots.append(ParkingSlot(float(px), float(py), frame[2] + yaw, *_STALL_M))
-    mouth = world([(-half - 3.0, -5.5), (half + 3.0, -5.5)])
-    return CarPark(area, driveway, mouth, tuple(slots), frame, size_m)
+    return tuple(slots)
 
 
 def mouth_line(park: CarPark) -> LineString:

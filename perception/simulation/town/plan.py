@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize, unary_union
 
 from perception.simulation.town import curves
-from perception.simulation.town.approaches import CORNER_RADIUS_M, Approach, draw_approaches
+from perception.simulation.town.approaches import CORNER_RADIUS_M, Approach, draw_approaches, road_middles
 from perception.simulation.town.lanes import LaneGraph, lane_graph
 from perception.simulation.town.network import LANE_WIDTH_M, Network, draw_network
 from perception.simulation.town.parking import CarPark, draw_bays, draw_car_park, mouth_line
@@ -107,13 +107,19 @@ def _road_surface(network: Network) -> Polygon:
     return widened.buffer(-CORNER_RADIUS_M, quad_segs=6).simplify(0.01)
 
 
-def _faces(drivable: Polygon, approaches: Sequence[Approach], car_parks: Sequence[CarPark]) -> list[Polygon]:
-    """The drivable area cut into roads, junctions and car parks, none of which has a hole."""
+def _faces(
+    drivable: Polygon, network: Network, middles: Sequence[np.ndarray], car_parks: Sequence[CarPark]
+) -> list[Polygon]:
+    """The drivable area cut into roads, junctions and car parks, none of which has a hole.
+
+    The cuts across roads have a corner wherever a lane ends, so that areas which meet there share their nodes.
+    """
     cuts = [mouth_line(park) for park in car_parks]
-    for approach in approaches:
-        x, y, heading = curves.pose_at(approach.line, approach.setback_m)
-        across = np.array([-np.sin(heading), np.cos(heading)]) * (approach.half_width_m + 2.0)
-        cuts.append(LineString([np.array([x, y]) - across, np.array([x, y]) + across]))
+    for road, middle in zip(network.roads, middles, strict=True):
+        edges = LANE_WIDTH_M * np.arange(-road.lanes, road.lanes + 1)
+        offsets = [-road.half_width_m - 2.0, *edges, road.half_width_m + 2.0]
+        sides = np.array([curves.shifted(middle, offset) for offset in offsets])  # (offsets, N, 2)
+        cuts += [LineString(sides[:, end]) for end in (0, -1)]
     faces = polygonize(unary_union([drivable.boundary, *cuts]))
     return [face for face in faces if drivable.contains(face.representative_point())]
 
@@ -175,29 +181,27 @@ def _stop_lines_and_crossings(
     return stops, crossings, stop_of
 
 
-def _dividers(network: Network, approaches: Sequence[Approach]) -> list[Divider]:
+def _dividers(network: Network, middles: Sequence[np.ndarray]) -> list[Divider]:
     """Lines between lanes, from stop line to stop line."""
     dividers = []
-    for index, road in enumerate(network.roads):
-        first, last = sorted((a for a in approaches if a.road == index), key=lambda a: a.at_end)
-        middle = curves.cut(road.line, first.setback_m, curves.length(road.line) - last.setback_m)
+    for road, middle in zip(network.roads, middles, strict=True):
         dividers.append(Divider(middle, "road"))
         if road.lanes > 1:
             dividers += [Divider(curves.shifted(middle, sign * LANE_WIDTH_M), "lane") for sign in (1, -1)]
     return dividers
 
 
-def _lane_areas(network: Network, lanes: Sequence[Lane], dividers: Sequence[Divider]) -> dict[str, list[Polygon]]:
-    """Polygons of the lanes, the connectors and the road's two directions."""
-    half = LANE_WIDTH_M / 2
-    strips = {lane.id: curves.strip(lane.centerline, half, -half) for lane in lanes}
-    middles = [divider.line for divider in dividers if divider.kind == "road"]
-    sides = [(road.lanes * LANE_WIDTH_M, middle) for road, middle in zip(network.roads, middles, strict=True)]
-    return {
-        "lane": [strips[lane.id] for lane in lanes if lane.junction is None],
-        "lane_connector": [strips[lane.id] for lane in lanes if lane.junction is not None],
-        "road_block": [curves.strip(line, *edges) for width, line in sides for edges in ((0.0, -width), (width, 0.0))],
-    }
+def _lane_areas(network: Network, lanes: Sequence[Lane], middles: Sequence[np.ndarray]) -> dict[str, list[Polygon]]:
+    """Polygons of the lanes in their order, of the connectors, and of the two directions of each road."""
+    half, step = LANE_WIDTH_M / 2, LANE_WIDTH_M
+    areas: dict[str, list[Polygon]] = {"lane": [], "road_block": []}
+    for road, middle in zip(network.roads, middles, strict=True):
+        areas["lane"] += [curves.strip(middle, -k * step, -(k + 1) * step) for k in range(road.lanes)]
+        areas["lane"] += [curves.strip(middle, (k + 1) * step, k * step) for k in range(road.lanes)]
+        width = road.lanes * step
+        areas["road_block"] += [curves.strip(middle, 0.0, -width), curves.strip(middle, width, 0.0)]
+    connectors = [lane.centerline for lane in lanes if lane.junction is not None]
+    return areas | {"lane_connector": [curves.strip(line, half, -half) for line in connectors]}
 
 
 def _rings(surface: Polygon) -> list[np.ndarray]:
@@ -246,11 +250,12 @@ def draw_plan(seed: int, drives_on_the_right: bool = True) -> Plan:
     drawn = [draw_car_park(rng, network, approaches, land, bays) for land in inner[:3]]
     car_parks = [park for park in drawn if park is not None]
     drivable = unary_union([surface, *(shape for park in car_parks for shape in (park.polygon, park.driveway))])
-    faces = _faces(drivable, approaches, car_parks)
+    middles = road_middles(network, approaches)
+    faces = _faces(drivable, network, middles, car_parks)
     blocks = _blocks(rng, surface, car_parks, network.size_m)
     stops, crossings, stop_of = _stop_lines_and_crossings(approaches, graph)
-    dividers = _dividers(network, approaches)
-    areas = _lane_areas(network, graph.lanes, dividers) | {
+    dividers = _dividers(network, middles)
+    areas = _lane_areas(network, graph.lanes, middles) | {
         "drivable_area": faces,
         "road_segment": [face for face in faces if not any(park.polygon.intersects(face) for park in car_parks)],
         "walkway": _walkways(blocks),
