@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import open3d
@@ -50,8 +51,7 @@ class ActorPoses:
         return len(self.shapes)
 
 
-@dataclass(frozen=True, eq=False)
-class Hits:
+class Hits(NamedTuple):
     """The first surface along each ray; where there is none, the distance is infinite and all else means nothing.
 
     Attributes:
@@ -182,13 +182,42 @@ class RayScene:
         ray_kernels.mark_occluded(met, hit_m, hit_triangle, actors.shapes, self._shapes.ends, lengths, blocked)
         return blocked
 
+    def meets(self, actors: ActorPoses, rows: np.ndarray, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
+        """Says which rays would meet one actor each if nothing else were there.
+
+        Args:
+            actors: where they are, at the start of their span.
+            rows: (N,) int32, the actor that each ray is meant for.
+            origins: (N, 3) or (3,), world coordinates, metres.
+            directions: (N, 3) unit vectors, world axes.
+
+        Returns:
+            (N,) bool.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        rays, result = self._rays("meets", origins, directions), np.zeros(len(directions), bool)
+        met = ray_kernels.own_meetings(rays, rows, self._motion(actors), actors.shapes, self._shapes)
+        hit_m, hit_triangle = self._cast_gallery(met)
+        limits_m = np.full(len(rays), np.inf, np.float32)
+        ray_kernels.mark_occluded(met, hit_m, hit_triangle, actors.shapes, self._shapes.ends, limits_m, result)
+        return result
+
+    def corners(self, actors: ActorPoses) -> np.ndarray:
+        """(A, 8, 3) world corners of the boxes around the actors' meshes, at the start of their span."""
+        signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), axis=-1).reshape(8, 3)
+        centers, halves = self._shapes.centers[actors.shapes], self._shapes.halves[actors.shapes]  # (A, 3)
+        local = centers[:, None] + signs * halves[:, None]  # (A, 8, 3)
+        return local @ actors.start[:, :3, :3].transpose(0, 2, 1) + actors.start[:, None, :3, 3]
+
     def _rays(self, function: str, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         if directions.ndim != 2 or directions.shape[1] != 3:
             raise ValueError(f"{function}: directions must be (N, 3), got {directions.shape}")
         if origins.shape not in ((3,), directions.shape):
             raise ValueError(f"{function}: origins must be (3,) or {directions.shape}, got {origins.shape}")
         rays = np.empty((len(directions), 6), np.float32)
-        rays[:, :3] = origins - self.origin_m
+        np.subtract(origins, self.origin_m, out=rays[:, :3], casting="unsafe")
         rays[:, 3:] = directions
         return rays
 
@@ -207,10 +236,13 @@ class RayScene:
     ) -> tuple[ray_kernels.Meetings, np.ndarray, np.ndarray]:
         """Rays that meet actors' boxes, and the distance and gallery triangle that each then finds."""
         met = ray_kernels.meetings(rays, limits_m, times, motion, actors.shapes, self._shapes)
+        return met, *self._cast_gallery(met)
+
+    def _cast_gallery(self, met: ray_kernels.Meetings) -> tuple[np.ndarray, np.ndarray]:
         if not len(met.ray):
-            return met, np.zeros(0, np.float32), np.zeros(0, np.uint32)
+            return np.zeros(0, np.float32), np.zeros(0, np.uint32)
         answer = self._gallery.cast_rays(_tensor(met.local), nthreads=self.num_threads)
-        return met, answer["t_hit"].numpy(), answer["primitive_ids"].numpy()
+        return answer["t_hit"].numpy(), answer["primitive_ids"].numpy()
 
 
 def _tensor(rays: np.ndarray) -> open3d.core.Tensor:

@@ -1,0 +1,116 @@
+"""From light to the picture that a camera writes: shutter, lens, exposure, noise, tone curve."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_TAPS = 5
+_TARGET = 0.19
+"""Linear brightness that the exposure brings the middle of the picture to."""
+
+
+@njit(cache=True, error_model="numpy")
+def pixel_ways(points: np.ndarray, owner: np.ndarray, ways: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Computes how far points move in the picture while the shutter is open.
+
+    Args:
+        points: (N, 3) camera frame, in the middle of the exposure.
+        owner: (N,) what each point lies on: a row of `ways`, -1 for the last one.
+        ways: (A + 1, 2, 4, 4) from the camera frame in the middle of the exposure to that at its beginning and end.
+        intrinsics: (3, 3).
+
+    Returns:
+        (N, 2) float32 pixels, u v, at most 40 either way.
+    """
+    result = np.zeros((len(points), 2), np.float32)
+    places = np.empty((2, 3))
+    for n in range(len(points)):
+        for moment in range(2):
+            way = ways[owner[n], moment]
+            for i in range(3):
+                places[moment, i] = way[i, 3]
+                for j in range(3):
+                    places[moment, i] += way[i, j] * points[n, j]
+        if places[0, 2] > 0.1 and places[1, 2] > 0.1:
+            for i in range(2):
+                shift = places[1, i] / places[1, 2] - places[0, i] / places[0, 2]
+                result[n, i] = min(max(intrinsics[i, i] * shift, -40.0), 40.0)
+    return result
+
+
+@njit(cache=True, error_model="numpy")
+def smear(picture: np.ndarray, motion_px: np.ndarray) -> np.ndarray:
+    """Averages each pixel along its way while the shutter is open.
+
+    Args:
+        picture: (H, W, 3) float32.
+        motion_px: (H, W, 2) float32, how far the surface moves, u v.
+
+    Returns:
+        (H, W, 3) float32.
+    """
+    height, width = picture.shape[:2]
+    result = picture.copy()
+    for r in range(height):
+        for c in range(width):
+            du, dv = motion_px[r, c, 0], motion_px[r, c, 1]
+            if du * du + dv * dv < 0.36:
+                continue
+            red, green, blue = np.float32(0), np.float32(0), np.float32(0)
+            for tap in range(_TAPS):
+                step = (tap + 0.5) / _TAPS - 0.5
+                j = min(max(int(np.rint(c + step * du)), 0), width - 1)
+                i = min(max(int(np.rint(r + step * dv)), 0), height - 1)
+                red, green, blue = red + picture[i, j, 0], green + picture[i, j, 1], blue + picture[i, j, 2]
+            result[r, c, 0], result[r, c, 1], result[r, c, 2] = red / _TAPS, green / _TAPS, blue / _TAPS
+    return result
+
+
+def expose(picture: np.ndarray, gain: float) -> float:
+    """Chooses the factor that brings a picture to a usual brightness.
+
+    Args:
+        picture: (H, W, 3) linear RGB.
+        gain: how far the picture may be brightened at most.
+
+    Returns:
+        The factor.
+    """
+    luminance = picture[::4, ::4] @ np.array([0.21, 0.72, 0.07], np.float32)  # (H / 4, W / 4)
+    middle = float(np.exp(np.mean(np.log(luminance + 0.01))))
+    return float(np.clip(_TARGET / middle, 0.35, gain))
+
+
+@njit(cache=True, error_model="numpy")
+def develop(picture: np.ndarray, exposure: float, vignetting: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Turns light into 8-bit values.
+
+    Args:
+        picture: (H, W, 3) float32 linear RGB.
+        exposure: factor on the light.
+        vignetting: (H, W) float32 share of light that the lens lets through.
+        noise: (H, W, 3) float32 standard normal.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    height, width = picture.shape[:2]
+    result = np.empty((height, width, 3), np.uint8)
+    for r in range(height):
+        for c in range(width):
+            for i in range(3):
+                value = max(picture[r, c, i] * exposure * vignetting[r, c], 0.0)
+                value += noise[r, c, i] * np.sqrt(2.5e-5 + 2.5e-4 * value)
+                value = max(value, 0.0)
+                value = value * (1 + 0.16 * value) / (0.86 + 0.55 * value)  # shoulder
+                value = 1.08 * min(value, 1.0) ** 0.4545 - 0.045
+                result[r, c, i] = np.uint8(min(max(255 * value + 0.5, 0.0), 255.0))
+    return result
+
+
+def vignette(height: int, width: int) -> np.ndarray:
+    """The share of light that reaches each pixel (H, W) float32: all in the middle, less in the corners."""
+    v, u = np.mgrid[:height, :width]
+    radius = np.hypot((u + 0.5) / width * 2 - 1, ((v + 0.5) / height * 2 - 1) * height / width)  # (H, W)
+    return (1 - 0.16 * radius**2).astype(np.float32)

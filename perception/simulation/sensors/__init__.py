@@ -1,0 +1,1 @@
+"""Sensors of the simulated world, one file per kind."""

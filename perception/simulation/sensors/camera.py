@@ -1,0 +1,175 @@
+"""A pinhole camera: ray-cast, shaded, blurred by motion, exposed and compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from perception.simulation.developing import develop, expose, pixel_ways, smear, vignette
+from perception.simulation.rays import ActorPoses, Hits
+from perception.simulation.sensors.base import Surroundings
+from perception.simulation.sensors.silhouettes import count_unoccluded
+from perception.simulation.shading import Appearance, edges, open_sky, radiance, sunlit
+
+_EDGE_OFFSETS_PX = np.array([[-0.35, -0.12], [0.12, -0.35], [0.35, 0.30]])
+"""Where in a pixel on an edge three more rays go (the first goes through the middle)."""
+
+
+@dataclass(frozen=True, eq=False)
+class CameraRecording:
+    """A picture and what can be seen in it.
+
+    Attributes:
+        t_us: timestamp, the middle of the exposure.
+        ego2global: (4, 4) pose of the ego vehicle then.
+        image: (H, W, 3) uint8 RGB before compression.
+        content: the JPEG file.
+        actor: (H, W) int32 actor at the middle of each pixel, -1 for none.
+        distance_m: (H, W) float32 along the ray, infinite in the sky.
+        semantic: (H, W) uint8 index into `POINT_CATEGORIES`; `noise` in the sky.
+        visible_px: (A,) number of pixels that show each actor.
+        unoccluded_px: (A,) number of pixels that would show it if nothing stood before it.
+    """
+
+    t_us: int
+    ego2global: np.ndarray
+    image: np.ndarray
+    content: bytes
+    actor: np.ndarray
+    distance_m: np.ndarray
+    semantic: np.ndarray
+    visible_px: np.ndarray
+    unoccluded_px: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """A mounted pinhole camera.
+
+    Attributes:
+        channel: such as `CAM_FRONT`.
+        sensor2ego: (4, 4) mounting pose; camera frame x right, y down, z forward.
+        intrinsics: (3, 3), pixels; (0, 0) is the middle of the top left pixel.
+        image_size_px: height and width.
+        delay_us: timestamp less the LiDAR's in the same sample.
+        smooth_edges: whether pixels on edges get four rays.
+        motion_blur: whether the shutter takes time.
+        jpeg_quality: 1..100.
+    """
+
+    channel: str
+    sensor2ego: np.ndarray
+    intrinsics: np.ndarray
+    image_size_px: tuple[int, int]
+    delay_us: int = 0
+    smooth_edges: bool = True
+    motion_blur: bool = True
+    jpeg_quality: int = 92
+    modality: str = "camera"
+    suffix: str = ".jpg"
+
+    @cached_property
+    def _rays(self) -> np.ndarray:
+        """(H * W, 3) float64 unit rays of the pixels' middles, camera frame."""
+        height, width = self.image_size_px
+        v, u = np.mgrid[:height, :width]
+        return self._unproject(np.stack([u, v], axis=-1).reshape(-1, 2).astype(np.float64))
+
+    def _unproject(self, pixels: np.ndarray) -> np.ndarray:
+        """Unit rays (N, 3), camera frame, of pixels (N, 2); in numpy, since torch would take every core."""
+        focal, principal = self.intrinsics[[0, 1], [0, 1]], self.intrinsics[:2, 2]
+        rays = np.ones((len(pixels), 3))
+        rays[:, :2] = (pixels - principal) / focal
+        return rays / np.sqrt((rays * rays).sum(axis=1, keepdims=True))
+
+    def capture(self, surroundings: Surroundings, t_us: int) -> CameraRecording:
+        """Takes a picture.
+
+        Args:
+            surroundings: what there is to see.
+            t_us: the middle of the exposure.
+
+        Returns:
+            The picture, what each pixel shows and how much of each actor.
+        """
+        height, width = self.image_size_px
+        ego2global = surroundings.motion.ego2global(t_us)
+        camera2global = ego2global @ self.sensor2ego
+        actors = surroundings.actors(t_us)
+        directions = _turned(camera2global, self._rays)
+        hits = surroundings.rays.cast(camera2global[:3, 3], directions, actors)
+        picture = self._picture(surroundings, camera2global, actors, directions, hits)
+        light = surroundings.light
+        if self.motion_blur:
+            picture = smear(picture, self._pixel_motion(surroundings, hits, t_us))
+        noise = surroundings.rng(self.channel, t_us).standard_normal((height, width, 3), dtype=np.float32)
+        image = develop(picture, expose(picture, light.gain), vignette(height, width), noise)
+        visible = np.bincount(hits.actor[hits.actor >= 0], minlength=len(actors))  # (A,)
+        silhouettes = count_unoccluded(surroundings.rays, actors, camera2global, self.intrinsics, self.image_size_px)
+        return CameraRecording(
+            t_us=t_us,
+            ego2global=ego2global,
+            image=image,
+            content=_jpeg(image, self.jpeg_quality),
+            actor=hits.actor.reshape(height, width),
+            distance_m=hits.distance_m.reshape(height, width),
+            semantic=np.where(hits.found, hits.semantic, 0).reshape(height, width),
+            visible_px=visible,
+            unoccluded_px=np.maximum(visible, silhouettes),
+        )
+
+    def _picture(
+        self,
+        surroundings: Surroundings,
+        camera2global: np.ndarray,
+        actors: ActorPoses,
+        directions: np.ndarray,
+        hits: Hits,
+    ) -> np.ndarray:
+        """(H, W, 3) float32 linear RGB."""
+        (height, width), eye = self.image_size_px, camera2global[:3, 3]
+        rays, light = surroundings.rays, surroundings.light
+        looks = Appearance.of(surroundings.materials)
+        pixel_rad = 1 / float(self.intrinsics[0, 0])
+        clear = open_sky(rays, hits, eye, directions, width, actors)
+        lit = sunlit(rays, hits, eye, directions, light, actors)
+        picture = radiance(directions, hits, lit, clear, looks, light, pixel_rad)  # (H * W, 3)
+        if self.smooth_edges:
+            edge = np.nonzero(edges(hits, width))[0]
+            middles = np.stack([edge % width, edge // width], axis=-1)  # (E, 2)
+            for offset in _EDGE_OFFSETS_PX:
+                more = _turned(camera2global, self._unproject(middles + offset))
+                found = rays.cast(eye, more, actors)
+                shone = sunlit(rays, found, eye, more, light, actors)
+                picture[edge] += radiance(more, found, shone, clear[edge], looks, light, pixel_rad)
+            picture[edge] /= 1 + len(_EDGE_OFFSETS_PX)
+        return picture.reshape(height, width, 3)
+
+    def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
+        """(H, W, 2) float32: how far each pixel's surface moves in the picture while the shutter is open."""
+        half_us = round(surroundings.light.exposure_s * 5e5)
+        motion, identity = surroundings.motion, np.eye(4)[None]
+        camera2global = motion.ego2global(t_us) @ self.sensor2ego
+        at_rest = np.linalg.inv(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
+        ways = []
+        for moment_us in (t_us - half_us, t_us + half_us):
+            global2camera = np.linalg.inv(motion.ego2global(moment_us) @ self.sensor2ego)
+            objects = np.concatenate([motion.actor2global(moment_us), identity])
+            ways.append(global2camera @ objects @ at_rest @ camera2global)
+        points = self._rays * np.minimum(hits.distance_m, 1e4)[:, None]  # (H * W, 3)
+        pixels = pixel_ways(points, hits.actor, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
+        return pixels.reshape(*self.image_size_px, 2)
+
+
+def _turned(camera2global: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    """(N, 3) float32 world directions of rays in the camera frame."""
+    return (rays @ camera2global[:3, :3].T).astype(np.float32)
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    written, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert written, "OpenCV must be able to write JPEG"
+    return data.tobytes()

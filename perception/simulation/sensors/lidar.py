@@ -1,0 +1,196 @@
+"""A spinning LiDAR of 32 beams: every firing is stored, ring by ring, in the frame of the sweep's end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from perception.formats.classes import POINT_CATEGORIES
+from perception.simulation.materials import Pattern
+from perception.simulation.rays import Hits, RayScene
+from perception.simulation.sensors.base import Surroundings
+from perception.simulation.sensors.ego_body import ego_body
+
+NUM_RINGS = 32
+NUM_COLUMNS = 1085
+SPIN_US = 50_000
+
+_LOWEST_DEG, _RING_STEP_DEG = -30.67, 1.333
+_FIRST_AZIMUTH_DEG, _COLUMN_STEP_DEG = -90.2, 0.3326  # clockwise from straight ahead
+_MIN_RANGE_M, _MAX_RANGE_M = 0.5, 104.0
+_RANGE_NOISE_M = 0.015
+_KNOTS = 6
+"""Poses taken along the spin; between them the ego vehicle moves evenly."""
+
+_NOISE = POINT_CATEGORIES.index("noise")
+_EGO = POINT_CATEGORIES.index("vehicle.ego")
+
+
+@dataclass(frozen=True, eq=False)
+class LidarRecording:
+    """One sweep: P = 1085 * 32 points, column by column, the ring running fastest.
+
+    Attributes:
+        t_us: timestamp, the end of the sweep.
+        ego2global: (4, 4) pose of the ego vehicle then.
+        points: (P, 5) float32 x y z intensity ring, sensor frame at the timestamp; a firing without return lies where
+            the sensor was.
+        actor: (P,) int32 actor that each point lies on, -1 for none.
+        semantic: (P,) uint8 index into `POINT_CATEGORIES`; `noise` without return, `vehicle.ego` on the own car.
+        raw: (P, 3) float32 the points as measured, each in the sensor frame of its own time.
+        time_s: (P,) float32 time of each firing less the timestamp, -0.05 to 0.
+    """
+
+    t_us: int
+    ego2global: np.ndarray
+    points: np.ndarray
+    actor: np.ndarray
+    semantic: np.ndarray
+    raw: np.ndarray
+    time_s: np.ndarray
+
+    @property
+    def content(self) -> bytes:
+        """The `.pcd.bin` file."""
+        return self.points.astype("<f4").tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class Lidar:
+    """A mounted spinning LiDAR.
+
+    Attributes:
+        channel: such as `LIDAR_TOP`.
+        sensor2ego: (4, 4) mounting pose; sensor frame x right, y forward, z up.
+        delay_us: 0, as it times the samples.
+    """
+
+    channel: str
+    sensor2ego: np.ndarray
+    delay_us: int = 0
+    modality: str = "lidar"
+    suffix: str = ".pcd.bin"
+
+    @cached_property
+    def _directions(self) -> np.ndarray:
+        """(P, 3) float64 unit directions of the firings, each in the sensor frame of its own time."""
+        azimuth = np.radians(_FIRST_AZIMUTH_DEG + _COLUMN_STEP_DEG * np.arange(NUM_COLUMNS))[:, None]  # (columns, 1)
+        elevation = np.radians(_LOWEST_DEG + _RING_STEP_DEG * np.arange(NUM_RINGS))  # (rings,)
+        x, y = np.sin(azimuth) * np.cos(elevation), np.cos(azimuth) * np.cos(elevation)
+        return np.stack([x, y, np.broadcast_to(np.sin(elevation), x.shape)], axis=-1).reshape(-1, 3)
+
+    @cached_property
+    def _own_car(self) -> Hits:
+        """What of the own car each firing meets; the same in every sweep."""
+        directions = self._directions @ self.sensor2ego[:3, :3].T
+        return RayScene(ego_body()).cast(self.sensor2ego[:3, 3], directions)
+
+    def capture(self, surroundings: Surroundings, t_us: int) -> LidarRecording:
+        """Records the sweep that ends at a timestamp.
+
+        Args:
+            surroundings: what there is to see.
+            t_us: the end of the sweep.
+
+        Returns:
+            The sweep.
+        """
+        share = np.arange(NUM_COLUMNS) / (NUM_COLUMNS - 1)  # (columns,) of the spin
+        sensor2global = _interpolated(self._knots(surroundings, t_us), share)  # (columns, 4, 4)
+        origins = np.repeat(sensor2global[:, :3, 3], NUM_RINGS, axis=0)  # (P, 3)
+        beams = self._directions.reshape(NUM_COLUMNS, NUM_RINGS, 3)
+        directions = (beams @ sensor2global[:, :3, :3].transpose(0, 2, 1)).reshape(-1, 3)  # (P, 3)
+        fraction = np.repeat(share, NUM_RINGS)  # (P,)
+        hits = surroundings.rays.cast(origins, directions, surroundings.actors(t_us - SPIN_US, t_us), fraction)
+        rng = surroundings.rng(self.channel, t_us)
+        distance, own = self._measured(hits, directions, surroundings.materials, rng)
+        returned = distance > 0  # (P,)
+        raw = self._directions * distance[:, None]  # (P, 3)
+        sensor2end = np.linalg.inv(sensor2global[-1]) @ sensor2global  # (columns, 4, 4)
+        points = np.empty((len(raw), 5), np.float32)
+        deskewed = raw.reshape(beams.shape) @ sensor2end[:, :3, :3].transpose(0, 2, 1) + sensor2end[:, None, :3, 3]
+        points[:, :3] = deskewed.reshape(-1, 3)
+        points[:, 3] = _intensities(hits, directions, own, returned, surroundings.materials, rng)
+        points[:, 4] = np.tile(np.arange(NUM_RINGS), NUM_COLUMNS)
+        return LidarRecording(
+            t_us=t_us,
+            ego2global=surroundings.motion.ego2global(t_us),
+            points=points,
+            actor=np.where(returned & ~own, hits.actor, -1).astype(np.int32),
+            semantic=np.where(returned, np.where(own, _EGO, hits.semantic), _NOISE).astype(np.uint8),
+            raw=raw.astype(np.float32),
+            time_s=((fraction - 1) * SPIN_US * 1e-6).astype(np.float32),
+        )
+
+    def _knots(self, surroundings: Surroundings, t_us: int) -> np.ndarray:
+        """(K, 4, 4) `sensor2global` evenly over the spin."""
+        times = np.linspace(t_us - SPIN_US, t_us, _KNOTS).round().astype(int)
+        return np.stack([surroundings.motion.ego2global(int(time)) @ self.sensor2ego for time in times])
+
+    def _measured(
+        self, hits: Hits, directions: np.ndarray, materials: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Distance (P,) of each return, 0 where there is none, and whether it came off the own car (P,) bool."""
+        own_m = self._own_car.distance_m
+        own = own_m < np.inf
+        noise = rng.standard_normal(len(own), dtype=np.float32)
+        depth = rng.exponential(0.15, len(own))
+        leaves = materials["pattern"][hits.material] == Pattern.LEAVES
+        distance = np.where(own, own_m, hits.distance_m) + _RANGE_NOISE_M * noise + np.where(leaves & ~own, depth, 0)
+        chance = np.where(own, 1.0, return_chance(hits, _cosines(hits, directions), materials))
+        seen = (rng.random(len(own)) < chance) & (distance > _MIN_RANGE_M) & (distance < _MAX_RANGE_M)
+        return np.where(seen, distance, 0.0), own
+
+
+def return_chance(hits: Hits, cosine: np.ndarray, materials: np.ndarray) -> np.ndarray:
+    """The chance that a pulse comes back strong enough.
+
+    Args:
+        hits: (P,) what it meets.
+        cosine: (P,) of the angle of incidence.
+        materials: table of `materials.MATERIAL_DTYPE`.
+
+    Returns:
+        (P,) 0..1; 0 where nothing was hit.
+    """
+    surface = materials[hits.material]
+    reflectivity = surface["lidar_reflectivity"]
+    strength = np.maximum(reflectivity + surface["lidar_gloss"], 0.01) / 0.3
+    half_range_m = 130 * strength**0.4 * np.maximum(cosine, 1e-3) ** 0.2  # where every second pulse is lost
+    glass = np.where(reflectivity < 0.1, 1 - 0.6 * surface["gloss"], 1.0)  # lets most of the light through
+    return 0.985 * glass / (1 + (hits.distance_m / half_range_m) ** 4)
+
+
+def _cosines(hits: Hits, directions: np.ndarray) -> np.ndarray:
+    return np.abs((hits.normal * directions).sum(axis=1))
+
+
+def _intensities(
+    hits: Hits,
+    directions: np.ndarray,
+    own: np.ndarray,
+    returned: np.ndarray,
+    materials: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """(P,) whole numbers 0..255: some tens for diffuse surfaces, far more for what throws light straight back.
+
+    The root and the factors bring quantiles near those of recorded sweeps, whose scale is no plain reflectivity.
+    """
+    surface, cosine = materials[hits.material], _cosines(hits, directions)
+    diffuse = 38 * np.sqrt(surface["lidar_reflectivity"]) * (0.7 + 0.3 * cosine)
+    mirrored = 150 * surface["lidar_gloss"] * cosine**2
+    speckle = np.exp(0.45 * rng.standard_normal(len(own), dtype=np.float32))
+    value = np.where(own, 20.0, diffuse + mirrored) * speckle
+    empty = rng.poisson(4.0, len(own))
+    return np.clip(np.rint(np.where(returned, value, empty)), 0, 255)
+
+
+def _interpolated(knots: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Transforms (N, 4, 4) between evenly spaced ones (K, 4, 4); the turn between neighbours must be small."""
+    place = share * (len(knots) - 1)
+    lower = np.minimum(place.astype(int), len(knots) - 2)  # (N,)
+    part = (place - lower)[:, None, None]
+    return knots[lower] * (1 - part) + knots[lower + 1] * part
