@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+Int32 = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 
@@ -19,7 +23,7 @@ class CategoryRow(Row, frozen=True, gc=False, kw_only=True, omit_defaults=True):
 
     name: str
     description: str = ""
-    index: int | None = None
+    index: Int64 | None = None
 
 
 class AttributeRow(Row, frozen=True, gc=False, kw_only=True):
@@ -40,7 +44,7 @@ class InstanceRow(Row, frozen=True, gc=False, kw_only=True):
     """One object through one scene."""
 
     category_token: str
-    nbr_annotations: int
+    nbr_annotations: Int64
     first_annotation_token: str
     last_annotation_token: str
 
@@ -69,7 +73,7 @@ class CalibratedSensorRow(Row, frozen=True, gc=False, kw_only=True, omit_default
 class EgoPoseRow(Row, frozen=True, gc=False, kw_only=True):
     """Ego to global at one time in microseconds; rotation w x y z."""
 
-    timestamp: int
+    timestamp: Int64
     rotation: Quaternion
     translation: Vector
 
@@ -87,7 +91,7 @@ class SceneRow(Row, frozen=True, gc=False, kw_only=True):
     """About 20 seconds of a drive."""
 
     log_token: str
-    nbr_samples: int
+    nbr_samples: Int64
     first_sample_token: str
     last_sample_token: str
     name: str
@@ -97,7 +101,7 @@ class SceneRow(Row, frozen=True, gc=False, kw_only=True):
 class SampleRow(Row, frozen=True, gc=False, kw_only=True):
     """An annotated moment of a scene, in microseconds."""
 
-    timestamp: int
+    timestamp: Int64
     scene_token: str
     prev: str
     next: str
@@ -109,14 +113,14 @@ class SampleDataRow(Row, frozen=True, gc=False, kw_only=True):
     sample_token: str
     ego_pose_token: str
     calibrated_sensor_token: str
-    timestamp: int
+    timestamp: Int64
     is_key_frame: bool
     filename: str
     prev: str
     next: str
     fileformat: str = ""
-    width: int | None = 0
-    height: int | None = 0
+    width: Int32 | None = 0
+    height: Int32 | None = 0
 
 
 class SampleAnnotationRow(Row, frozen=True, gc=False, kw_only=True):
@@ -129,8 +133,8 @@ class SampleAnnotationRow(Row, frozen=True, gc=False, kw_only=True):
     translation: Vector
     size: Vector
     rotation: Quaternion
-    num_lidar_pts: int
-    num_radar_pts: int
+    num_lidar_pts: Int64
+    num_radar_pts: Int64
     prev: str
     next: str
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from perception.formats.classes import ATTRIBUTES, DETECTION_CLASSES
+from perception.formats.nuscenes_rows import Int64
 from perception.formats.submission import MAX_BOXES_PER_SAMPLE
 
 _LISTED = 10  # how many faults an error names
@@ -26,7 +27,7 @@ class _Record(msgspec.Struct, gc=False):
     detection_name: str
     attribute_name: str
     detection_score: float = -1.0
-    num_pts: int = -1
+    num_pts: Int64 = -1
 
 
 class _File(msgspec.Struct):
@@ -157,7 +158,7 @@ def _parse(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         file = _FILE_DECODER.decode(text)
         return file.meta, file.results
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # not JSON, or with NaN, or not the wanted object
         try:
             content: Any = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -181,7 +182,9 @@ def _decode_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tupl
         except msgspec.ValidationError as error:
             reason, _, place = str(error).partition(" - at ")
             place = place.replace("`$", "").replace("`", "").replace("[", "box ", 1).replace("]", "", 1)
-            faults.append(f"sample {token!r}: {place.replace('.', ', field ', 1)}: {reason}")
+            faults.append(": ".join(filter(None, (f"sample {token!r}", place.replace(".", ", field ", 1), reason))))
+        except (ValueError, RecursionError) as error:
+            faults.append(f"sample {token!r}: not JSON: {error}")
 
 
 def _columns(records: Sequence[_Record]) -> dict[str, np.ndarray]:

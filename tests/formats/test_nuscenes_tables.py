@@ -110,6 +110,7 @@ def test_empty_tables_and_optional_ones(tmp_path: Path) -> None:
         ({"timestamp": "noon"}, r"sample.json: row 31 \(token 't31'\): field `timestamp`: Expected `int`, got `str`"),
         ({"scene_token": None}, r"row 31 \(token 't31'\): field `scene_token`: Expected `str`, got `null`"),
         ({"token": 5}, r"row 31 \(token 5\): field `token`"),
+        ({"timestamp": 2**63}, r"row 31 \(token 't31'\): field `timestamp`: Expected `int` <= 9223372036854775807"),
     ],
 )
 @pytest.mark.parametrize("chunk_bytes", [300, 1 << 20])
