@@ -23,6 +23,7 @@ Progress = Callable[[str, int, int], None]
 _KEYFRAME_MODALITIES = ("camera", "lidar", "radar")
 _CAMERA_MODELS = ("pinhole", "kannala_brandt")
 _VISIBILITY_TOKENS = ("1", "2", "3", "4")
+_ROTATION_LENGTHS = (1e-3, 1e3)  # quaternions are normalised where they are used; beyond this they are no rotations
 _TEXT = pa.large_string()
 _INT = pa.int64()
 _POINT = pa.list_(pa.float64(), 3)
@@ -41,9 +42,12 @@ def build_index(dataroot: str | Path, version: str, folder: str | Path, progress
     Raises:
         FileNotFoundError: the version folder or a required table is missing.
         FileExistsError: `folder` exists and is no index.
-        ValueError: a table is damaged or refers to a row that does not exist; names file, token and field.
+        ValueError: `version` is no plain name; a table is damaged, refers to a row that does not exist or holds a
+            value that cannot be; names file, token and field.
     """
     source = Path(dataroot) / version
+    if Path(version).name != version or version in ("", ".."):
+        raise ValueError(f"build_index: version must be the name of a folder in {dataroot}, got {version!r}")
     if not source.is_dir():
         raise FileNotFoundError(f"build_index: {source}: there is no such version folder")
     reader = _Reader(source, progress or (lambda table, done, total: None))
@@ -97,12 +101,18 @@ class _Reader:
         schema = pa.schema(list(fields.items()))
         batches = []
         for chunk in iter_table(self.source, table):
-            arrays = [pa.array(list(map(attrgetter(name), chunk.rows)), kind) for name, kind in fields.items()]
+            arrays = [self._array(table, name, chunk.rows, kind) for name, kind in fields.items()]
             batches.append(pa.record_batch(arrays, schema=schema))
             self._progress(table, chunk.bytes_done, chunk.bytes_total)
         columns = pa.Table.from_batches(batches, schema).combine_chunks()
         self.check_unique(table, "token", columns["token"])
         return columns
+
+    def _array(self, table: str, name: str, rows: list, kind: pa.DataType) -> pa.Array:
+        try:
+            return pa.array(list(map(attrgetter(name), rows)), kind)
+        except UnicodeEncodeError as error:  # JSON can spell halves of characters
+            raise ValueError(f"build_index: {self.source / table}.json: field `{name}`: no text: {error}") from error
 
     def check_unique(self, table: str, name: str, values: pa.ChunkedArray) -> None:
         """Raises if a value occurs twice."""
@@ -125,6 +135,16 @@ class _Reader:
             self.fail(table, bad["token"], name, f"must name a row of {other}.json, got {bad[name]!r}")
         return found.fill_null(-1).to_numpy().astype(np.int64)
 
+    def check_order(
+        self, table: str, rows: pa.Table, name: str, linked: np.ndarray, timestamps_us: np.ndarray, *, earlier: bool
+    ) -> None:
+        """Raises if a link (R,), -1 for none, leads to no earlier or no later row; so no chain runs in circles."""
+        step_us = timestamps_us - timestamps_us[linked]
+        bad = np.flatnonzero((linked >= 0) & ((step_us if earlier else -step_us) <= 0))
+        if len(bad):
+            row, kind = int(bad[0]), "an earlier" if earlier else "a later"
+            self.fail(table, rows["token"][row].as_py(), name, f"must name {kind} row, got {rows[name][row].as_py()!r}")
+
     def numbers(self, table: str, rows: pa.Table, name: str) -> np.ndarray:
         """(R, K) float64 of a vector field; every number must be finite."""
         column = rows[name].combine_chunks()
@@ -133,6 +153,16 @@ class _Reader:
         if len(bad):
             token = rows["token"][int(bad[0])].as_py()
             self.fail(table, token, name, f"must be finite, got {values[bad[0]].tolist()}")
+        return values
+
+    def rotations(self, table: str, rows: pa.Table) -> np.ndarray:
+        """(R, 4) quaternions of the field `rotation`, none of them almost zero or absurdly long."""
+        values = self.numbers(table, rows, "rotation")
+        largest = np.abs(values).max(axis=1, initial=0)
+        bad = np.flatnonzero((largest < _ROTATION_LENGTHS[0]) | (largest > _ROTATION_LENGTHS[1]))
+        if len(bad):
+            token = rows["token"][int(bad[0])].as_py()
+            self.fail(table, token, "rotation", f"must be a unit quaternion, got {values[bad[0]].tolist()}")
         return values
 
     def fail(self, table: str, token: str, name: str, reason: str) -> None:
@@ -185,6 +215,8 @@ def _camera(reader: _Reader, row: dict) -> tuple[list[float] | None, str | None]
     flat = [value for line in matrix for value in line]
     if not np.isfinite(flat).all():
         reader.fail(table, token, "camera_intrinsic", f"must be finite, got {matrix}")
+    if not (matrix[0][0] > 0 and matrix[1][1] > 0 and matrix[2] == [0.0, 0.0, 1.0]):
+        reader.fail(table, token, "camera_intrinsic", f"must have focal lengths > 0 and end in 0 0 1, got {matrix}")
     if model not in (None, *_CAMERA_MODELS):
         reader.fail(table, token, "camera_model", f"must be one of {', '.join(_CAMERA_MODELS)}, got {model!r}")
     if model == "kannala_brandt" and (distortion is None or not np.isfinite(distortion).all()):
@@ -194,11 +226,7 @@ def _camera(reader: _Reader, row: dict) -> tuple[list[float] | None, str | None]
 
 def _poses(reader: _Reader, table: str, rows: pa.Table) -> np.ndarray:
     """(R, 7) translation and rotation."""
-    rotation = reader.numbers(table, rows, "rotation")
-    zero = np.flatnonzero(~rotation.any(axis=1))
-    if len(zero):
-        reader.fail(table, rows["token"][int(zero[0])].as_py(), "rotation", "must not be zero")
-    return np.hstack([reader.numbers(table, rows, "translation"), rotation])
+    return np.hstack([reader.numbers(table, rows, "translation"), reader.rotations(table, rows)])
 
 
 class _SensorRows:
@@ -219,6 +247,7 @@ class _SensorRows:
         sample = reader.join("sample_data", rows, "sample_token", "sample", samples)
         calibration = reader.join("sample_data", rows, "calibrated_sensor_token", "calibrated_sensor", mountings)
         previous = reader.join("sample_data", rows, "prev", "sample_data", rows, optional=True)
+        reader.check_order("sample_data", rows, "prev", previous, rows["timestamp"].to_numpy(), earlier=True)
         ego2global = _ego_poses(reader, rows)
         rows = rows.drop_columns(["sample_token", "calibrated_sensor_token", "ego_pose_token", "prev"])
         code = calibrations["channel"].combine_chunks().dictionary_encode()
@@ -332,9 +361,11 @@ def _boxes(reader: _Reader, rows: pa.Table, timestamps_us: np.ndarray) -> np.nda
     table = "sample_annotation"
     previous = reader.join(table, rows, "prev", table, rows, optional=True)
     following = reader.join(table, rows, "next", table, rows, optional=True)
+    reader.check_order(table, rows, "prev", previous, timestamps_us, earlier=True)
+    reader.check_order(table, rows, "next", following, timestamps_us, earlier=False)
     translations = reader.numbers(table, rows, "translation")
     velocities = box_velocities(translations, timestamps_us, previous, following)
-    sizes, rotations = reader.numbers(table, rows, "size"), reader.numbers(table, rows, "rotation")
+    sizes, rotations = reader.numbers(table, rows, "size"), reader.rotations(table, rows)
     return boxes_from_nuscenes(translations, sizes, rotations, velocities[:, :2])
 
 

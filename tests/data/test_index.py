@@ -328,8 +328,16 @@ def test_sweeps_that_are_no_keyframes(tables: Tables, tmp_path: Path) -> None:
         ("sample_annotation", 4, {"attribute_tokens": ("a", "b")}, r"`attribute_tokens`: must be at most one"),
         ("sample_annotation", 4, {"size": (1.0, float("nan"), 1.0)}, r"`size`: must be finite, got \[1.0, nan, 1.0\]"),
         ("ego_pose", 3, {"translation": (float("inf"), 0.0, 0.0)}, r"ego_pose.json: .*`translation`: must be finite"),
-        ("ego_pose", 3, {"rotation": (0.0, 0.0, 0.0, 0.0)}, r"`rotation`: must not be zero"),
+        ("ego_pose", 3, {"rotation": (0.0, 0.0, 0.0, 0.0)}, r"`rotation`: must be a unit quaternion, got \[0.0, 0.0"),
+        ("calibrated_sensor", 3, {"rotation": (1e300, 0.0, 0.0, 0.0)}, r"`rotation`: must be a unit quaternion"),
+        ("sample_annotation", 4, {"rotation": (1e-9, 0.0, 0.0, 0.0)}, r"`rotation`: must be a unit quaternion"),
         ("calibrated_sensor", 1, {"camera_intrinsic": ((1.0, 0.0, 0.0),)}, r"`camera_intrinsic`: must have 3 rows or"),
+        (
+            "calibrated_sensor",
+            1,
+            {"camera_intrinsic": ((0.0, 0.0, 8.0), (0.0, 9.0, 8.0), (0.0, 0.0, 1.0))},
+            r"`camera_intrinsic`: must have focal lengths > 0 and end in 0 0 1, got \[\[0.0",
+        ),
         ("calibrated_sensor", 1, {"camera_model": "fish"}, r"`camera_model`: must be one of pinhole, kannala_brandt"),
         ("calibrated_sensor", 1, {"camera_model": "kannala_brandt"}, r"`camera_distortion`: must be four numbers"),
         ("scene", 1, {"name": "scene-0061"}, r"scene.json: field `name`: 'scene-0061' occurs more than once"),
@@ -343,6 +351,42 @@ def test_what_is_wrong_with_a_table_is_named(
     with pytest.raises(ValueError, match=rf"build_index: .*{message}"):
         index_of(tables, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [VERSION]
+
+
+@pytest.mark.parametrize("table", ["sample_data", "sample_annotation"])
+def test_chains_that_run_in_circles_are_named(tables: Tables, tmp_path: Path, table: str) -> None:
+    rows = getattr(tables, table)
+    follower = next(i for i, row in enumerate(rows) if row.prev)
+    leader = next(i for i, row in enumerate(rows) if row.token == rows[follower].prev)
+    changed(rows, leader, prev=rows[follower].token)
+    with pytest.raises(
+        ValueError, match=rf"{table}.json: token '{rows[leader].token}', field `prev`: .*an earlier row"
+    ):
+        index_of(tables, tmp_path)
+    changed(rows, leader, prev=rows[leader].token)
+    with pytest.raises(ValueError, match=r"field `prev`: must name an earlier row"):
+        index_of(tables, tmp_path)
+
+
+def test_an_annotation_is_followed_by_a_later_one(tables: Tables, tmp_path: Path) -> None:
+    follower = next(i for i, row in enumerate(tables.sample_annotation) if row.prev)
+    changed(tables.sample_annotation, follower, next=tables.sample_annotation[follower].prev)
+    with pytest.raises(ValueError, match=r"sample_annotation.json: .*field `next`: must name a later row, got '\w+'"):
+        index_of(tables, tmp_path)
+
+
+def test_half_a_character_is_no_text(tables: Tables, tmp_path: Path) -> None:
+    write_tables(tmp_path / VERSION, tables)
+    scenes = tmp_path / VERSION / "scene.json"
+    scenes.write_text(scenes.read_text().replace("scene-0061", "\\ud800"))
+    with pytest.raises(ValueError, match=r"scene.json: field `name`: no text: .*surrogates not allowed"):
+        build_index(tmp_path, VERSION, tmp_path / "index")
+
+
+def test_a_version_is_the_name_of_a_folder(source: Path, tmp_path: Path) -> None:
+    for version in ("", ".", "..", f"{VERSION}/", f"../{source.name}/{VERSION}", str(source / VERSION)):
+        with pytest.raises(ValueError, match=r"build_index: version must be the name of a folder in .*, got '"):
+            build_index(source, version, tmp_path / "index")
 
 
 def test_tokens_are_unique_and_samples_have_recordings(tables: Tables, tmp_path: Path) -> None:
