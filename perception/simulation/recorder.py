@@ -1,0 +1,166 @@
+"""One scene: the rig drives through the world, every recording becomes a file, and what was there becomes rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from perception.formats.nuscenes_tables import Tables
+from perception.simulation.annotations import Annotations, annotate
+from perception.simulation.dataset import Recorded, scene_tables, start_us
+from perception.simulation.light import draw_light
+from perception.simulation.manifest import SceneOrder, Settings
+from perception.simulation.rays import RayScene
+from perception.simulation.rig import surround_rig
+from perception.simulation.sensors.base import Recording, Sensor, Surroundings
+from perception.simulation.sensors.camera import CameraRecording
+from perception.simulation.sensors.lidar import LidarRecording
+from perception.simulation.town import Town, build_town
+from perception.simulation.world import World
+
+KEYFRAME_US = 500_000
+SWEEP_US = 50_000
+FIRST_US = KEYFRAME_US
+"""Time of the first keyframe, late enough that no recording of a scene has a negative time."""
+
+_SWEEPS_BETWEEN = KEYFRAME_US // SWEEP_US - 1
+_KEYFRAME_MODALITIES = ("camera", "lidar", "radar")
+"""Others are written as sweeps: the devkit's sample renderers know these only."""
+
+
+@lru_cache(maxsize=4)
+def town_at(order: SceneOrder) -> Town:
+    """The town that a scene plays in; scenes of one town share it within a process.
+
+    Args:
+        order: the scene.
+
+    Returns:
+        The town.
+    """
+    return build_town(order.town, "train" if order.split == "train" else "test", order.location)
+
+
+def record_scene(
+    order: SceneOrder, settings: Settings, out: Path, on_keyframe: Callable[[], None] | None = None
+) -> Tables:
+    """Makes one scene; the same arguments give the same bytes.
+
+    Args:
+        order: which scene.
+        settings: what is recorded.
+        out: the dataroot; gets files below `samples/` and `sweeps/`, and below `lidar_raw/` where that is wanted.
+        on_keyframe: called after every keyframe.
+
+    Returns:
+        The scene's rows.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    world = World(town_at(order), order.seed, settings.seconds)
+    rig = surround_rig(settings.image_size_px)
+    surroundings = Surroundings(
+        rays=RayScene(world.town.mesh, [mesh for actor in world.actors for mesh in actor.shape.meshes]),
+        motion=_Motion(world),
+        materials=world.town.materials,
+        light=draw_light(order.seed),
+        seed=order.seed,
+    )
+    recorder = _Recorder(order, settings, out, surroundings)
+    keyframes = []
+    for number in range(settings.num_keyframes):
+        taken = recorder.record_keyframe(number, rig)
+        keyframes.append(_annotations(world, rig[0], taken))
+        if on_keyframe is not None:
+            on_keyframe()
+    categories = [actor.shape.category for actor in world.actors]
+    return scene_tables(order, rig, recorder.recorded, categories, keyframes)
+
+
+class _Motion:
+    """The world's motion as sensors ask for it: meshes are numbered over all actors."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        counts = [len(actor.shape.meshes) for actor in world.actors]
+        self._first_mesh = np.cumsum([0, *counts], dtype=np.int32)[:-1]  # (A,)
+
+    def ego2global(self, t_us: int) -> np.ndarray:
+        """(4, 4) float64 pose of the ego vehicle."""
+        return self._world.ego2global(t_us)
+
+    def actor2global(self, t_us: int) -> np.ndarray:
+        """(A, 4, 4) float64 poses of all actors."""
+        return self._world.actor2global(t_us)
+
+    def actor_shapes(self, t_us: int) -> np.ndarray:
+        """(A,) int32 index of each actor's mesh."""
+        return (self._first_mesh + self._world.actor_meshes(t_us)).astype(np.int32)
+
+
+@dataclass
+class _Recorder:
+    """Writes recordings, and notes what it wrote."""
+
+    order: SceneOrder
+    settings: Settings
+    out: Path
+    surroundings: Surroundings
+    recorded: list[Recorded] = field(default_factory=list)
+
+    def record_keyframe(self, number: int, rig: Sequence[Sensor]) -> list[Recording]:
+        """Records a keyframe with all sensors, and the sweeps of the first one that lead to it."""
+        t_us = FIRST_US + number * KEYFRAME_US
+        if number > 0:
+            for back in range(min(self.settings.sweeps, _SWEEPS_BETWEEN), 0, -1):
+                self._record(rig[0], t_us - back * SWEEP_US, number, False)
+        return [
+            self._record(sensor, t_us + sensor.delay_us, number, sensor.modality in _KEYFRAME_MODALITIES)
+            for sensor in rig
+        ]
+
+    def _record(self, sensor: Sensor, t_us: int, sample: int, is_key_frame: bool) -> Recording:
+        recording = sensor.capture(self.surroundings, t_us)
+        stem = f"{self.order.name}__{sensor.channel}__{start_us(self.order.name) + t_us}"
+        filename = f"{'samples' if is_key_frame else 'sweeps'}/{sensor.channel}/{stem}{sensor.suffix}"
+        _write(self.out / filename, recording.content)
+        if self.settings.raw_lidar and isinstance(recording, LidarRecording):
+            _write(self.out / "lidar_raw" / sensor.channel / f"{stem}.bin", _raw_bytes(recording))
+        self.recorded.append(
+            Recorded(sensor.channel, recording.t_us, recording.ego2global, filename, sample, is_key_frame)
+        )
+        return recording
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _raw_bytes(recording: LidarRecording) -> bytes:
+    """(P, 6) float32: x y z as measured, each in the sensor frame of its own time, intensity, ring, time in s."""
+    rows = np.column_stack((recording.raw, recording.points[:, 3:], recording.time_s))
+    return rows.astype("<f4").tobytes()
+
+
+def _annotations(world: World, timing: Sensor, taken: Sequence[Recording]) -> Annotations:
+    """The actors at a keyframe, as its sweep and its pictures have them."""
+    (sweep,) = (it for it in taken if isinstance(it, LidarRecording))
+    actor2global = world.actor2global(sweep.t_us)  # (A, 4, 4)
+    yaw = np.arctan2(actor2global[:, 1, 0], actor2global[:, 0, 0])
+    sizes = np.array([actor.shape.size_lwh_m for actor in world.actors]).reshape(-1, 3)
+    lidar2global = sweep.ego2global @ timing.sensor2ego
+    pictures = [it for it in taken if isinstance(it, CameraRecording)]
+    return annotate(
+        boxes=np.column_stack((actor2global[:, :3, 3], sizes, yaw)),
+        attributes=world.actor_attributes(sweep.t_us),
+        points=sweep.points[:, :3].astype(np.float64) @ lidar2global[:3, :3].T + lidar2global[:3, 3],
+        ego_position_m=sweep.ego2global[:3, 3],
+        visible_px=np.sum([it.visible_px for it in pictures], axis=0),
+        whole_px=np.sum([it.unoccluded_px for it in pictures], axis=0),
+    )
