@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from perception.simulation.light import Light
+
 _TAPS = 5
-_TARGET = 0.19
-"""Linear brightness that the exposure brings the middle of the picture to."""
 
 
 @njit(cache=True, error_model="numpy")
@@ -67,50 +67,57 @@ def smear(picture: np.ndarray, motion_px: np.ndarray) -> np.ndarray:
     return result
 
 
-def expose(picture: np.ndarray, gain: float) -> float:
+def expose(picture: np.ndarray, light: Light) -> float:
     """Chooses the factor that brings a picture to a usual brightness.
 
     Args:
         picture: (H, W, 3) linear RGB.
-        gain: how far the picture may be brightened at most.
+        light: says what is usual, and how far a camera may brighten.
 
     Returns:
         The factor.
     """
     luminance = picture[::4, ::4] @ np.array([0.21, 0.72, 0.07], np.float32)  # (H / 4, W / 4)
     middle = float(np.exp(np.mean(np.log(luminance + 0.01))))
-    return float(np.clip(_TARGET / middle, 0.35, gain))
+    return float(np.clip(light.brightness / middle, 0.35, light.gain))
 
 
-@njit(cache=True, error_model="numpy")
-def develop(picture: np.ndarray, exposure: float, vignetting: np.ndarray, noise: np.ndarray) -> np.ndarray:
+def _tone_table() -> np.ndarray:
+    """8-bit values before rounding (T,) float32, over the root of the light in steps of 1 / 1024, up to 2."""
+    light = (np.arange(2 * 1024 + 1) / 1024) ** 2
+    shouldered = light * (1 + 0.16 * light) / (0.86 + 0.55 * light)
+    return np.clip(255 * (1.2 * np.minimum(shouldered, 1) ** 0.4545 - 0.10) + 0.5, 0, 255).astype(np.float32)
+
+
+_TONES = _tone_table()
+
+
+def develop(picture: np.ndarray, exposure: float, noise: np.ndarray) -> np.ndarray:
     """Turns light into 8-bit values.
 
     Args:
         picture: (H, W, 3) float32 linear RGB.
         exposure: factor on the light.
-        vignetting: (H, W) float32 share of light that the lens lets through.
         noise: (H, W, 3) float32 standard normal.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB, darker towards the corners.
     """
+    return _develop(picture, exposure, noise, _TONES)
+
+
+@njit(cache=True, error_model="numpy")
+def _develop(picture: np.ndarray, exposure: float, noise: np.ndarray, tones: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     result = np.empty((height, width, 3), np.uint8)
     for r in range(height):
+        y = np.float32((2 * r + 1 - height) / width)
         for c in range(width):
+            x = np.float32((2 * c + 1 - width) / width)
+            scale = np.float32(exposure) * (np.float32(1) - np.float32(0.16) * (x * x + y * y))
             for i in range(3):
-                value = max(picture[r, c, i] * exposure * vignetting[r, c], 0.0)
-                value += noise[r, c, i] * np.sqrt(2.5e-5 + 2.5e-4 * value)
-                value = max(value, 0.0)
-                value = value * (1 + 0.16 * value) / (0.86 + 0.55 * value)  # shoulder
-                value = 1.08 * min(value, 1.0) ** 0.4545 - 0.045
-                result[r, c, i] = np.uint8(min(max(255 * value + 0.5, 0.0), 255.0))
+                value = max(picture[r, c, i] * scale, np.float32(0))
+                value += noise[r, c, i] * np.sqrt(np.float32(2.5e-5) + np.float32(2.5e-4) * value)
+                root = np.sqrt(min(max(value, np.float32(0)), np.float32(3.99)))
+                result[r, c, i] = np.uint8(tones[int(root * np.float32(1024))])
     return result
-
-
-def vignette(height: int, width: int) -> np.ndarray:
-    """The share of light that reaches each pixel (H, W) float32: all in the middle, less in the corners."""
-    v, u = np.mgrid[:height, :width]
-    radius = np.hypot((u + 0.5) / width * 2 - 1, ((v + 0.5) / height * 2 - 1) * height / width)  # (H, W)
-    return (1 - 0.16 * radius**2).astype(np.float32)

@@ -27,6 +27,8 @@ class Light(NamedTuple):
         cloud_salt: which clouds.
         exposure_s: how long a camera's shutter is open.
         gain: how far a camera may brighten the picture.
+        brightness: linear brightness that it aims at.
+        lamps: how much of their light lamps and lit windows give.
     """
 
     to_sun: np.ndarray
@@ -39,6 +41,8 @@ class Light(NamedTuple):
     cloud_salt: int
     exposure_s: float
     gain: float
+    brightness: float
+    lamps: float
 
 
 def draw_light(seed: int, time_of_day: TimeOfDay | None = None) -> Light:
@@ -65,28 +69,32 @@ def draw_light(seed: int, time_of_day: TimeOfDay | None = None) -> Light:
     if dusk:
         return Light(
             to_sun=_float32(to_sun),
-            sun=_float32((0.34, 0.17, 0.07)),
-            zenith=_float32((0.045, 0.065, 0.125)),
-            horizon=_float32((0.30, 0.20, 0.16)),
-            glow=_float32((0.75, 0.36, 0.12)),
+            sun=_float32((0.15, 0.075, 0.03)),
+            zenith=_float32((0.024, 0.034, 0.062)),
+            horizon=_float32((0.15, 0.105, 0.085)),
+            glow=_float32((0.45, 0.20, 0.07)),
             clouds=clouds,
             haze_per_m=0.0012 + 0.0014 * haze,
             cloud_salt=int(salt),
             exposure_s=0.012,
-            gain=6.0,
+            gain=9.0,
+            brightness=0.12,
+            lamps=1.0,
         )
     cover = clouds**2  # thick cloud takes from the sun what it gives to the sky
     return Light(
         to_sun=_float32(to_sun),
         sun=_float32((0.90, 0.83, 0.72)) * np.float32(1 - 0.55 * cover),
-        zenith=_float32(np.array([0.16, 0.27, 0.50]) * (1 - cover) + 0.42 * cover),
-        horizon=_float32(np.array([0.62, 0.70, 0.80]) * (1 + 0.1 * cover)),
+        zenith=_float32(np.array([0.13, 0.22, 0.42]) * (1 - cover) + 0.38 * cover),
+        horizon=_float32(np.array([0.52, 0.58, 0.66]) * (1 + 0.1 * cover)),
         glow=_float32((0.9, 0.85, 0.7)),
         clouds=clouds,
         haze_per_m=0.0006 + 0.0012 * haze,
         cloud_salt=int(salt),
         exposure_s=0.003,
         gain=2.2,
+        brightness=0.19,
+        lamps=0.4,
     )
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from perception.simulation.textures import smooth_noise
+
 NO_TRIANGLE = 0xFFFFFFFF
 """What Open3D answers for a ray that meets nothing."""
 
@@ -342,3 +344,36 @@ def describe(
             normal[n, i] *= sign
             mesh_normal[n, i] = sign * flat[i]
     return material, semantic, place, normal, mesh_normal
+
+
+@njit(cache=True, error_model="numpy")
+def through_crowns(
+    rays: np.ndarray,
+    distance_m: np.ndarray,
+    material: np.ndarray,
+    place: np.ndarray,
+    normal: np.ndarray,
+    porous: np.ndarray,
+) -> np.ndarray:
+    """Finds the rays that pass between the leaves of what they hit, most often at the rim of a crown.
+
+    Args:
+        rays: (N, 6) float32.
+        distance_m: (N,) float32.
+        material: (N,) int16.
+        place: (N, 3) float32 position of the hit in the frame of its mesh.
+        normal: (N, 3) float32 world axes.
+        porous: per material, whether it has holes.
+
+    Returns:
+        (K,) int64 indices of rays.
+    """
+    passing = np.zeros(len(rays), np.bool_)
+    for n in range(len(rays)):
+        if not (distance_m[n] < np.inf and porous[material[n]]):
+            continue
+        facing = abs(rays[n, 3] * normal[n, 0] + rays[n, 4] * normal[n, 1] + rays[n, 5] * normal[n, 2])
+        u, v = place[n, 0] + 0.6 * place[n, 2], place[n, 1] - 0.7 * place[n, 2]
+        gap = 0.7 * smooth_noise(3.3 * u, 3.3 * v, 25) + 0.5 * smooth_noise(9.0 * u, 9.0 * v, 26)
+        passing[n] = gap > 0.75 * facing - 0.15
+    return np.nonzero(passing)[0]

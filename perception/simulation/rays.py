@@ -15,12 +15,17 @@ import numpy as np
 import open3d
 
 from perception.simulation import ray_kernels
+from perception.simulation.materials import MATERIALS
 from perception.simulation.mesh import Mesh, merge
 
 STATIC = -1
 """Value of `Hits.actor` for what stands still, and where nothing was hit."""
 
 _SLOT_GAP_M = 1.0
+_MAX_CROWNS = 3
+_LEAF_M = 0.01
+_POROUS = np.array([material.name.startswith(("leaves", "needles")) for material in MATERIALS])
+"""Per material: crowns of trees, which rays pass through in places; shadow rays take them as solid."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +143,10 @@ class RayScene:
             ValueError: the shapes do not fit.
         """
         rays, times = self._rays("cast", origins, directions), _times("cast", fractions, len(directions))
+        return self._cast(rays, times, actors or ActorPoses.none(), _MAX_CROWNS)
+
+    def _cast(self, rays: np.ndarray, times: np.ndarray, actors: ActorPoses, crowns: int) -> Hits:
+        """The hits of rays (N, 6) in the scene frame, which may pass between leaves `crowns` times."""
         answer = self._static.cast_rays(_tensor(rays), nthreads=self.num_threads)
         nearest = ray_kernels.Nearest(
             answer["t_hit"].numpy().copy(),  # (N,)
@@ -145,12 +154,28 @@ class RayScene:
             np.full(len(rays), STATIC, np.int32),
             self._num_static,
         )
-        actors = actors or ActorPoses.none()
         motion = self._motion(actors)
         met, hit_m, hit_triangle = self._cast_actors(rays, nearest.distance_m, times, actors, motion)
         ray_kernels.keep_nearest(met, hit_m, hit_triangle, actors.shapes, self._shapes.ends, nearest)
         described = ray_kernels.describe(rays, times, nearest, motion, self._surfaces)
-        return Hits(nearest.distance_m, nearest.actor, *described)
+        hits = Hits(nearest.distance_m, nearest.actor, *described)
+        if crowns:
+            passing = ray_kernels.through_crowns(
+                rays, hits.distance_m, hits.material, hits.position, hits.normal, _POROUS
+            )
+            if len(passing):
+                self._pass_on(rays[passing], times[passing], actors, crowns - 1, hits, passing)
+        return hits
+
+    def _pass_on(
+        self, rays: np.ndarray, times: np.ndarray, actors: ActorPoses, crowns: int, hits: Hits, rows: np.ndarray
+    ) -> None:
+        """Replaces the hits of some rows by what their rays meet behind."""
+        gone = hits.distance_m[rows] + np.float32(_LEAF_M)
+        rays[:, :3] += rays[:, 3:] * gone[:, None]
+        behind = self._cast(rays, times, actors, crowns)
+        for target, value in zip(hits, behind._replace(distance_m=behind.distance_m + gone), strict=True):
+            target[rows] = value
 
     def occluded(
         self, origins: np.ndarray, directions: np.ndarray, limits_m: np.ndarray, actors: ActorPoses | None = None

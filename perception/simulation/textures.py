@@ -20,7 +20,7 @@ def cell_hash(i: int, j: int, salt: int) -> float:
     h = np.uint32(i) * np.uint32(374761393) + np.uint32(j) * np.uint32(668265263) + np.uint32(salt) * np.uint32(974711)
     h = (h ^ (h >> np.uint32(13))) * np.uint32(1274126177)
     h = (h ^ (h >> np.uint32(16))) * np.uint32(2246822519)
-    return np.float32(np.uint32(h ^ (h >> np.uint32(15)))) * np.float32(1.0 / 4294967296.0)
+    return float(np.uint32(h ^ (h >> np.uint32(15)))) / 4294967296.0
 
 
 @njit(cache=True)
@@ -28,7 +28,7 @@ def smooth_noise(u: float, v: float, salt: int) -> float:
     """Value noise in [-1, 1] with features about one unit wide."""
     fu, fv = np.floor(u), np.floor(v)
     i, j = int(fu), int(fv)
-    a, b = np.float32(u - fu), np.float32(v - fv)
+    a, b = u - fu, v - fv
     a, b = a * a * (3 - 2 * a), b * b * (3 - 2 * b)
     low = cell_hash(i, j, salt) * (1 - a) + cell_hash(i + 1, j, salt) * a
     high = cell_hash(i, j + 1, salt) * (1 - a) + cell_hash(i + 1, j + 1, salt) * a

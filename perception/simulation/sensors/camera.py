@@ -8,14 +8,12 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from perception.simulation.developing import develop, expose, pixel_ways, smear, vignette
-from perception.simulation.rays import ActorPoses, Hits
+from perception.simulation.developing import develop, expose, pixel_ways, smear
+from perception.simulation.rays import Hits
+from perception.simulation.rendering import Instant
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.silhouettes import count_unoccluded
-from perception.simulation.shading import Appearance, edges, open_sky, radiance, sunlit
-
-_EDGE_OFFSETS_PX = np.array([[-0.35, -0.12], [0.12, -0.35], [0.35, 0.30]])
-"""Where in a pixel on an edge three more rays go (the first goes through the middle)."""
+from perception.simulation.shading import Appearance
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class Camera:
         intrinsics: (3, 3), pixels; (0, 0) is the middle of the top left pixel.
         image_size_px: height and width.
         delay_us: timestamp less the LiDAR's in the same sample.
-        smooth_edges: whether pixels on edges get four rays.
+        smooth_edges: whether pixels on edges get three rays.
         motion_blur: whether the shutter takes time.
         jpeg_quality: 1..100.
     """
@@ -99,14 +97,22 @@ class Camera:
         ego2global = surroundings.motion.ego2global(t_us)
         camera2global = ego2global @ self.sensor2ego
         actors = surroundings.actors(t_us)
-        directions = _turned(camera2global, self._rays)
-        hits = surroundings.rays.cast(camera2global[:3, 3], directions, actors)
-        picture = self._picture(surroundings, camera2global, actors, directions, hits)
-        light = surroundings.light
+        instant = Instant(surroundings.rays, actors, surroundings.light, Appearance.of(surroundings.materials))
+
+        def between(pixels: np.ndarray) -> np.ndarray:
+            return _turned(camera2global, self._unproject(pixels))
+
+        hits, picture = instant.picture(
+            eye_m=camera2global[:3, 3],
+            directions=_turned(camera2global, self._rays),
+            width_px=width,
+            pixel_rad=1 / float(self.intrinsics[0, 0]),
+            between=between if self.smooth_edges else None,
+        )
         if self.motion_blur:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us))
         noise = surroundings.rng(self.channel, t_us).standard_normal((height, width, 3), dtype=np.float32)
-        image = develop(picture, expose(picture, light.gain), vignette(height, width), noise)
+        image = develop(picture, expose(picture, surroundings.light), noise)
         visible = np.bincount(hits.actor[hits.actor >= 0], minlength=len(actors))  # (A,)
         silhouettes = count_unoccluded(surroundings.rays, actors, camera2global, self.intrinsics, self.image_size_px)
         return CameraRecording(
@@ -120,33 +126,6 @@ class Camera:
             visible_px=visible,
             unoccluded_px=np.maximum(visible, silhouettes),
         )
-
-    def _picture(
-        self,
-        surroundings: Surroundings,
-        camera2global: np.ndarray,
-        actors: ActorPoses,
-        directions: np.ndarray,
-        hits: Hits,
-    ) -> np.ndarray:
-        """(H, W, 3) float32 linear RGB."""
-        (height, width), eye = self.image_size_px, camera2global[:3, 3]
-        rays, light = surroundings.rays, surroundings.light
-        looks = Appearance.of(surroundings.materials)
-        pixel_rad = 1 / float(self.intrinsics[0, 0])
-        clear = open_sky(rays, hits, eye, directions, width, actors)
-        lit = sunlit(rays, hits, eye, directions, light, actors)
-        picture = radiance(directions, hits, lit, clear, looks, light, pixel_rad)  # (H * W, 3)
-        if self.smooth_edges:
-            edge = np.nonzero(edges(hits, width))[0]
-            middles = np.stack([edge % width, edge // width], axis=-1)  # (E, 2)
-            for offset in _EDGE_OFFSETS_PX:
-                more = _turned(camera2global, self._unproject(middles + offset))
-                found = rays.cast(eye, more, actors)
-                shone = sunlit(rays, found, eye, more, light, actors)
-                picture[edge] += radiance(more, found, shone, clear[edge], looks, light, pixel_rad)
-            picture[edge] /= 1 + len(_EDGE_OFFSETS_PX)
-        return picture.reshape(height, width, 3)
 
     def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
         """(H, W, 2) float32: how far each pixel's surface moves in the picture while the shutter is open."""
