@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,19 +173,20 @@ class Index:
 
         Raises:
             IndexError: there is no such position.
+            ValueError: the index is damaged there.
         """
-        self._check(i, "record")
-        samples = self._samples
-        sensors = self._sensor_records(self._rows("keyframes", i))
-        reference = self._sensors["ego2global"][samples["reference"][i]]  # (7,)
-        return SampleRecord(
-            token=samples["token"][i].as_py(),
-            scene=self.scenes[samples["scene"][i]],
-            timestamp_us=int(samples["timestamp_us"][i]),
-            ego2global=pose_matrices(reference[:3], reference[3:]),
-            sensors={sensor.channel: sensor for sensor in sensors},
-            annotations=self._annotations_of(i) if self.has_annotations else None,
-        )
+        with self._reading("record", i):
+            samples = self._samples
+            sensors = self._sensor_records(self._rows("keyframes", i))
+            reference = self._sensors["ego2global"][samples["reference"][i]]  # (7,)
+            return SampleRecord(
+                token=samples["token"][i].as_py(),
+                scene=self.scenes[samples["scene"][i]],
+                timestamp_us=int(samples["timestamp_us"][i]),
+                ego2global=pose_matrices(reference[:3], reference[3:]),
+                sensors={sensor.channel: sensor for sensor in sensors},
+                annotations=self._annotations_of(i) if self.has_annotations else None,
+            )
 
     def sweeps(self, i: int, channel: str, count: int) -> list[SensorRecord]:
         """The recordings of a sensor before a sample's keyframe, newest first; they never leave the scene.
@@ -198,18 +201,18 @@ class Index:
 
         Raises:
             IndexError: there is no such position.
-            ValueError: `count` is negative.
+            ValueError: `count` is negative, or the index is damaged there.
         """
-        self._check(i, "sweeps")
         if count < 0:
             raise ValueError(f"sweeps: count must be >= 0, got {count}")
-        rows = self._rows("keyframes", i)
-        row = next((row for row in rows if self._channel(row) == channel), -1)
-        found: list[int] = []
-        while row >= 0 and len(found) <= count:
-            found.append(row)
-            row = self._sensors["previous"][row]
-        return self._sensor_records(np.array(found[1 : count + 1], dtype=np.int64))
+        with self._reading("sweeps", i):
+            rows = self._rows("keyframes", i)
+            row = next((row for row in rows if self._channel(row) == channel), -1)
+            found: list[int] = []
+            while row >= 0 and len(found) <= count:
+                found.append(row)
+                row = self._sensors["previous"][row]
+            return self._sensor_records(np.array(found[1 : count + 1], dtype=np.int64))
 
     def extra_sensors(self, i: int) -> dict[str, list[SensorRecord]]:
         """Recordings of sensors beside camera, LiDAR and radar that a set attaches to a sample without keyframes.
@@ -222,11 +225,12 @@ class Index:
 
         Raises:
             IndexError: there is no such position.
+            ValueError: the index is damaged there.
         """
-        self._check(i, "extra_sensors")
         by_channel: dict[str, list[SensorRecord]] = {}
-        for record in self._sensor_records(self._rows("extras", i)):
-            by_channel.setdefault(record.channel, []).append(record)
+        with self._reading("extra_sensors", i):
+            for record in self._sensor_records(self._rows("extras", i)):
+                by_channel.setdefault(record.channel, []).append(record)
         return by_channel
 
     def by_token(self, token: str) -> int:
@@ -240,18 +244,14 @@ class Index:
 
         Raises:
             KeyError: no sample has this token.
+            ValueError: the index is damaged.
         """
         tokens, order = self._samples["token"], self._samples["by_token"]
-        low, high = 0, len(order)
-        while low < high:
-            middle = (low + high) // 2
-            if tokens[order[middle]].as_py() < token:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(order) or tokens[order[low]].as_py() != token:
-            raise KeyError(f"by_token: token must be of a sample in {self.folder}, got {token!r}")
-        return int(order[low])
+        with self._reading("by_token"):
+            place = bisect_left(order, token, key=lambda row: tokens[row].as_py())
+            if place < len(order) and tokens[order[place]].as_py() == token:
+                return int(order[place])
+        raise KeyError(f"by_token: token must be of a sample in {self.folder}, got {token!r}")
 
     def scene(self, name: str) -> SceneRecord:
         """What is known of a scene.
@@ -314,9 +314,18 @@ class Index:
             )
         return names
 
-    def _check(self, i: int, function: str) -> None:
-        if not 0 <= i < len(self):
+    @contextmanager
+    def _reading(self, function: str, i: int | None = None) -> Iterator[None]:
+        """Checks a position, and says of what goes wrong within that the files do not fit each other."""
+        if i is not None and not 0 <= i < len(self):
             raise IndexError(f"{function}: i must be in 0..{len(self) - 1}, got {i}")
+        try:
+            yield
+        except (IndexError, UnicodeDecodeError, pa.ArrowException) as error:
+            place = "" if i is None else f" at position {i}"
+            raise ValueError(
+                f"{function}: {self.folder}: damaged{place}, make it again with tools/create_data.py: {error}"
+            ) from error
 
     def _rows(self, column: str, i: int) -> np.ndarray:
         """Rows of the sensor table that a sample lists."""
@@ -335,10 +344,10 @@ class Index:
         ego2global = pose_matrices(pose[:, :3], pose[:, 3:])  # (N, 4, 4)
         return [
             SensorRecord(
-                token=table["token"][row].as_py(),
+                token=_text(table["token"], row),
                 channel=calibrations["channel"][c].as_py(),
                 modality=calibrations["modality"][c].as_py(),
-                path=table["path"][row].as_py(),
+                path=_text(table["path"], row),
                 timestamp_us=int(table["timestamp_us"][row]),
                 sensor2ego=sensor2ego[n],
                 ego2global=ego2global[n],
@@ -358,7 +367,9 @@ class Index:
         columns = self._annotations
 
         def _names(column: str) -> tuple[str, ...]:
-            return tuple(columns[column][rows].to_pylist())
+            names = columns[column][rows]
+            names.validate(full=True)
+            return tuple(names.to_pylist())
 
         return Annotations(
             boxes_global=columns["box"][rows].copy(),
@@ -390,6 +401,13 @@ def _columns(batch: pa.RecordBatch) -> dict[str, Any]:
         else:
             columns[name] = column
     return columns
+
+
+def _text(column: pa.Array, row: int) -> str:
+    """One text of a table that is not checked as a whole; Arrow would follow a wrong offset out of its memory."""
+    piece = column[row : row + 1]
+    piece.validate(full=True)
+    return piece[0].as_py()
 
 
 def _array_or_none(value: Any, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,10 +1,12 @@
 """The index on disk: whole or refused."""
 
+import contextlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perception.data.index import Index
@@ -91,6 +93,58 @@ def test_a_flipped_bit_is_found_by_verify(folder: Path) -> None:
         Index.open(folder).verify()
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+def test_damage_inside_a_file_is_never_followed(folder: Path) -> None:
+    """Every number of the tables in turn, among them the lengths of texts, which Arrow would read without a look."""
+    rng = np.random.default_rng(0)
+    for name in ("scenes", "samples", "sensors", "calibrations", "annotations"):
+        file = folder / f"{name}.arrow"
+        content = file.read_bytes()
+        for start in rng.permutation(len(content) // 8)[:120] * 8:
+            file.write_bytes(content[:start] + rng.bytes(8) + content[start + 8 :])
+            with contextlib.suppress(ValueError):
+                index = Index.open(folder)
+                for i in range(len(index)):
+                    index.record(i), index.sweeps(i, "LIDAR_TOP", 2), index.extra_sensors(i)
+                with contextlib.suppress(KeyError):
+                    index.by_token("0")
+        file.write_bytes(content)
+
+
+def test_a_wrong_text_is_named(folder: Path) -> None:
+    token = Index.open(folder).record(0).sensors["LIDAR_TOP"].token.encode()
+    file = folder / "sensors.arrow"
+    file.write_bytes(file.read_bytes().replace(token, b"\xff" * 32))
+    with pytest.raises(ValueError, match=r"record: .*index: damaged at position 0, make it again with .*UTF8"):
+        Index.open(folder).record(0)
+
+
+def test_a_link_to_the_index_is_followed(source: Path, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "scenes.arrow").unlink()
+    build_index(source, VERSION, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert len(Index.open(folder)) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"index", "link"}
+
+
+def test_the_old_index_is_back_where_the_new_one_cannot_take_its_place(
+    source: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.suffix == ".tmp":
+            raise PermissionError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        build_index(source, VERSION, folder)
+    assert len(Index.open(folder)) == 2
+    assert [path.name for path in folder.parent.iterdir()] == ["index"]
+
+
 def test_tables_that_changed_places_are_named(folder: Path) -> None:
     manifest = json.loads((folder / "index.json").read_text())
     manifest["files"]["samples"] = manifest["files"]["scenes"]
@@ -105,8 +159,10 @@ def test_tables_that_changed_places_are_named(folder: Path) -> None:
     [
         ({"schema_version": 0}, r"schema_version must be 1, got 0; make the index again"),
         ({"format": "other"}, r"format must be 'perception-index', this is no index"),
-        ({"files": {}}, r"files.scenes must give rows, bytes and sha256, got None"),
-        ({"surprise": 1}, r"unexpected keyword argument 'surprise'"),
+        ({"files": {}}, r"files must name every table, lacks scenes, samples, sensors, calibrations, annotations"),
+        ({"files": {"scenes": {"rows": 1, "bytes": 5}}}, r"missing required field `sha256` - at `\$.files"),
+        ({"splits": {"mine": [5]}}, r"Expected `str`, got `int` - at `\$.splits"),
+        ({"classes": None}, r"Expected `array`, got `null` - at `\$.classes`"),
     ],
 )
 def test_other_manifests_are_refused(folder: Path, change: dict, message: str) -> None:
