@@ -38,11 +38,12 @@ def _candidates(d: float, a: float, b: float) -> dict[str, tuple[float, float, f
         p = np.sqrt(square)
         turn = np.arctan2(ca + cb, d - sa - sb) - np.arctan2(2.0, p)
         found["RSL"] = ((a - turn) % _TURN, p, (b - turn) % _TURN)
-    # A rounding error below zero must not become a full circle.
-    return {
-        shape: tuple(0.0 if i != 1 and _TURN - v < 1e-6 else float(v) for i, v in enumerate(parts))
-        for shape, parts in found.items()
-    }
+    return {shape: (_small(first), float(straight), _small(last)) for shape, (first, straight, last) in found.items()}
+
+
+def _small(angle_rad: float) -> float:
+    """The angle, without the full circle that a rounding error below zero makes."""
+    return 0.0 if _TURN - angle_rad < 1e-6 else float(angle_rad)
 
 
 def arcline(start: Pose, end: Pose) -> dict[str, Any]:

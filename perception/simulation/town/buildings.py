@@ -108,9 +108,8 @@ def _site(frontage: np.ndarray, inward: int, station: float, size_m: tuple[float
     into = curves.left_of(curves.unit(right - left)) * inward
     x, y = (left + right) / 2 + into * (setback_m + size_m[1] / 2)
     along = -curves.left_of(into)
-    return Site(
-        float(x), float(y), float(np.arctan2(along[1], along[0])), float(np.linalg.norm(right - left)), size_m[1]
-    )
+    yaw = float(np.arctan2(along[1], along[0]))
+    return Site(float(x), float(y), yaw, float(np.linalg.norm(right - left)), size_m[1], setback_m)
 
 
 def _overlaps(area: Polygon, others: list[Polygon]) -> bool:
@@ -167,7 +166,7 @@ def _front_door(facade: facades.Facade, x: float, kind: int) -> Mesh:
         [
             facades.panels(facade, np.array([[x - 0.12, 0.0, x + 1.12, 2.25]]), 0.03, paint("trim_light")),
             facades.panels(facade, np.array([[x, 0.05, x + 1.0, 2.12]]), 0.05, paint(f"door_{kind}")),
-            facades.block(facade, (x - 0.3, 0.0, x + 1.3, 0.16), 1.0, paint("kerb")),
+            facades.block(facade, (x - 0.3, 0.0, x + 1.3, 0.16), 0.5, paint("kerb")),
             facades.block(facade, (x - 0.4, 2.4, x + 1.4, 2.5), 1.1, paint("trim_dark")),
         ]
     )

@@ -82,7 +82,9 @@ def block(facade: Facade, rectangle: Sequence[float], depth_m: float, covering: 
     return moved(cuboid((right - left, top - bottom, depth_m), covering, center), facade.facade2town)
 
 
-def window_grid(facade: Facade, floors: Sequence[float], size_m: tuple[float, float], spacing_m: float) -> np.ndarray:
+def window_grid(
+    facade: Facade, floors: Sequence[float] | np.ndarray, size_m: tuple[float, float], spacing_m: float
+) -> np.ndarray:
     """The places of windows on a facade.
 
     Args:
@@ -122,7 +124,7 @@ def windows(rng: np.random.Generator, facade: Facade, rectangles: np.ndarray, fr
     return merge(meshes)
 
 
-def bands(facade: Facade, floors: Sequence[float], height_m: float) -> Mesh:
+def bands(facade: Facade, floors: Sequence[float] | np.ndarray, height_m: float) -> Mesh:
     """Ribbon windows: one strip of glass per floor.
 
     Args:
@@ -173,9 +175,7 @@ def shop_front(rng: np.random.Generator, facade: Facade) -> Mesh:
 
 def _awning(facade: Facade, left: float, right: float, covering: Paint) -> Mesh:
     """A slanting roof of cloth over a shop window."""
-    high, low, reach = 2.92, 2.45, 1.25
-    profile = [[high, 0.05], [high - 0.03, 0.05], [low - 0.03, reach - 0.02], [low - 0.25, reach - 0.02]]
-    profile += [[low - 0.25, reach], [low, reach]]
+    profile = [[2.92, 0.05], [2.4, 0.05], [2.2, 1.25], [2.42, 1.25]]
     ends = [[[x, y, z] for y, z in profile] for x in (right, left)]
     return moved(loft(np.array(ends), covering), facade.facade2town)
 

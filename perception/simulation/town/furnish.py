@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from shapely import contains_xy
+from shapely import contains_xy, prepare
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
@@ -96,7 +96,9 @@ def _place_signal(plan: Plan, lanes: int, stop: int, pose: tuple[float, float, f
 def _keep_out(plan: Plan, margin_m: float) -> BaseGeometry:
     """Where nothing may stand at the kerb: crossings, junction mouths and driveways."""
     areas = [crossing.polygon.buffer(margin_m, cap_style="square", join_style="mitre") for crossing in plan.crossings]
-    return unary_union([*areas, *(park.driveway.buffer(margin_m) for park in plan.car_parks)])
+    merged = unary_union([*areas, *(park.driveway.buffer(margin_m) for park in plan.car_parks)])
+    prepare(merged)
+    return merged
 
 
 def place_along_kerbs(rng: np.random.Generator, plan: Plan, done: Furnishing) -> None:
@@ -154,6 +156,7 @@ def _scatter(rng: np.random.Generator, area: BaseGeometry, count: int, done: Fur
     """(N, 2) up to `count` points in an area, apart from one another and from what stands."""
     if area.is_empty:
         return np.zeros((0, 2))
+    prepare(area)
     low, high = np.array(area.bounds[:2]), np.array(area.bounds[2:])
     candidates = rng.uniform(low, high, (count * 6, 2))
     found: list[np.ndarray] = []

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from perception.simulation.town import curves
-from perception.simulation.town.approaches import Approach, road_middles
-from perception.simulation.town.network import LANE_WIDTH_M, Network
+from perception.simulation.town.approaches import CORNER_RADIUS_M, Approach, road_middles
+from perception.simulation.town.network import GUTTER_M, LANE_WIDTH_M, Network
 from perception.simulation.town.town import Lane
 
 _ARTERIAL_MPS = 13.4
 _STREET_MPS = 9.0
 _TURN_MPS = 5.0
+_NEAR_RADIUS_M = CORNER_RADIUS_M + GUTTER_M + LANE_WIDTH_M / 2
+"""Radius of a turn around the near corner: concentric with the rounded kerb."""
 
 
 @dataclass
@@ -69,6 +71,10 @@ def _pairs(turn: str, sources: list[int], targets: list[int]) -> list[tuple[int,
     return [(source, targets[0]) for source in sources]
 
 
+def _cross(a: np.ndarray, b: np.ndarray) -> float:
+    return float(a[0] * b[1] - a[1] * b[0])
+
+
 def connector_line(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """A smooth path from the end of one lane to the start of another.
 
@@ -81,19 +87,21 @@ def connector_line(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     start, end = source[-1], target[0]
     ahead, onward = curves.directions(source)[-1], curves.directions(target)[0]
-    cross = ahead[0] * onward[1] - ahead[1] * onward[0]
-    chord = end - start
-    if abs(cross) > 0.4:
-        # Handles that make a quarter circle of equal tangents; a longer tangent is a straight run-up.
-        reach = (
-            (chord[0] * onward[1] - chord[1] * onward[0]) / cross,
-            (ahead[0] * chord[1] - ahead[1] * chord[0]) / cross,
-        )
-        handles = 0.58 * np.array(reach)
-    else:
-        handles = np.full(2, np.linalg.norm(chord) / 3)
-    controls = np.array([start, start + handles[0] * ahead, end - handles[1] * onward, end])
-    return curves.resampled(curves.bezier(controls, 100), 1.0)
+    cross, chord = _cross(ahead, onward), end - start
+    if abs(cross) < 0.4:
+        handle = np.linalg.norm(chord) / 3
+        controls = np.array([start, start + handle * ahead, end - handle * onward, end])
+        return curves.resampled(curves.bezier(controls, 100), 1.0)
+    reach = np.array([_cross(chord, onward), _cross(ahead, chord)]) / cross  # from both ends to where they would meet
+    angle = np.arctan2(abs(cross), ahead @ onward)
+    bend = reach.min() if cross > 0 else min(reach.min(), _NEAR_RADIUS_M * np.tan(angle / 2))
+    handle = bend * (1 - 4 / 3 * np.tan(angle / 4) / np.tan(angle / 2))  # what makes the Bezier curve an arc
+    corner = start + reach[0] * ahead
+    controls = np.array([-bend * ahead, -handle * ahead, handle * onward, bend * onward]) + corner
+    arc = curves.bezier(controls, 100)
+    first = start[None] if reach[0] - bend > 0.01 else arc[:0]
+    last = end[None] if reach[1] - bend > 0.01 else arc[:0]
+    return curves.resampled(np.concatenate([first, arc, last]), 1.0)
 
 
 def _add_connectors(graph: LaneGraph, approaches: list[Approach], junction: int) -> None:

@@ -261,8 +261,9 @@ def draw_plan(seed: int, drives_on_the_right: bool = True) -> Plan:
         "walkway": _walkways(blocks),
         "ped_crossing": [crossing.polygon for crossing in crossings],
         "stop_line": [stop.polygon for stop in stops],
-        "carpark_area": [row.polygon for row in (*bays, *car_parks)],
+        "carpark_area": [row.polygon for row in bays] + [park.polygon for park in car_parks],
     }
+    places = [row.slots for row in bays] + [park.slots for park in car_parks]
     plan = Plan(
         size_m=network.size_m,
         side=1,
@@ -272,7 +273,7 @@ def draw_plan(seed: int, drives_on_the_right: bool = True) -> Plan:
         stop_lines=tuple(stops),
         crossings=tuple(crossings),
         junctions=tuple(_junctions(network, approaches, faces, graph)),
-        parking_slots=tuple(slot for row in (*bays, *car_parks) for slot in row.slots),
+        parking_slots=tuple(slot for slots in places for slot in slots),
         walkways=tuple(_rings(surface)),
         approaches=tuple(approaches),
         blocks=tuple(blocks),
