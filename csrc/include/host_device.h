@@ -4,5 +4,5 @@
 #ifdef __CUDACC__
 #define PERCEPTION_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define PERCEPTION_HOST_DEVICE inline
+#define PERCEPTION_HOST_DEVICE inline __attribute__((always_inline))
 #endif

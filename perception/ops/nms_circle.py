@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from perception.ops import _library
 from perception.ops._checks import FLOATING, check_same_device, check_tensor
 
 
@@ -33,15 +34,33 @@ def nms_circle(centers: Tensor, scores: Tensor, radius_m: float) -> Tensor:
     check_same_device("nms_circle", centers=centers, scores=scores)
     if not radius_m >= 0:
         raise ValueError(f"nms_circle: radius_m must be 0 or more, got {radius_m}")
-    # Each step depends on the one before: hundreds of tiny steps run faster on the CPU than as launches on a device.
-    places, values = centers.detach().cpu().double(), scores.detach().cpu()
+    places, values = centers.detach().double(), scores.detach()
     rows = (places.isfinite().all(1) & ~values.isnan()).nonzero()[:, 0]
-    rows = rows[torch.argsort(values[rows], descending=True, stable=True)]
-    kept = []
-    while len(rows):
-        kept.append(rows[0])
-        distance_m = (places[rows] - places[rows[0]]).norm(dim=1)
-        far = distance_m > radius_m
-        far[0] = False
-        rows = rows[far]
-    return torch.stack(kept).to(centers.device) if kept else rows.to(centers.device)
+    rows = rows[torch.argsort(values[rows], descending=True, stable=True)]  # (V,)
+    if _library.has_kernels(centers.device):
+        return rows[torch.ops.perception.nms_circle(places[rows], radius_m)]
+    return rows[nms_circle_reference(places[rows], radius_m)]
+
+
+def nms_circle_reference(centers: Tensor, radius_m: float) -> Tensor:
+    """Does what the kernel of `nms_circle` does, in plain torch: the specification, and the fallback without kernels.
+
+    Args:
+        centers: (M, 2) float64 x y, metres, the best first.
+        radius_m: as in `nms_circle`.
+
+    Returns:
+        (M,) bool, which centres stay.
+    """
+    kept = torch.ones(len(centers), dtype=torch.bool, device=centers.device)
+    for row in range(len(centers) - 1):
+        if kept[row]:
+            kept[row + 1 :] &= (centers[row + 1 :] - centers[row]).norm(dim=1) > radius_m
+    return kept
+
+
+def _fake(centers: Tensor, radius_m: float) -> Tensor:
+    return centers.new_empty(centers.shape[0], dtype=torch.bool)
+
+
+_library.register("nms_circle", fake=_fake)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from perception.ops.nms_circle import nms_circle
+from perception.ops.nms_circle import nms_circle, nms_circle_reference
 
 
 def greedy(centers, scores, radius_m):
@@ -30,6 +30,33 @@ def test_matches_the_definition(device, generator, dtype):
     scores = (torch.rand(200, generator=generator) * 20).round().to(device, dtype)  # many ties
     expected = greedy(centers.double().tolist(), scores.double().tolist(), 2.0)
     assert nms_circle(centers, scores, 2.0).tolist() == expected
+
+
+def test_matches_reference(device, generator):
+    centers = (torch.rand(300, 2, generator=generator, dtype=torch.float64) * 30).to(device)
+    kept = nms_circle(centers, torch.arange(300, 0, -1.0, device=device), 2.0)
+    assert kept.tolist() == nms_circle_reference(centers, 2.0).nonzero()[:, 0].tolist()
+
+
+def test_same_rows_on_any_number_of_threads(generator, on_threads):
+    centers, scores = torch.rand(4000, 2, generator=generator) * 100, torch.rand(4000, generator=generator)
+    results = []
+    for threads in (1, 2, 5):
+        on_threads(threads)
+        results.append(nms_circle(centers, scores, 1.0).tolist())
+    assert results[0] == results[1] == results[2]
+
+
+def test_opcheck(kernel_device, generator):
+    centers = torch.rand(20, 2, generator=generator, dtype=torch.float64).to(kernel_device)
+    torch.library.opcheck(torch.ops.perception.nms_circle.default, (centers, 0.3))
+
+
+def test_compiled_op_rejects_what_the_kernel_cannot_read(kernel_device):
+    with pytest.raises(RuntimeError, match=r"nms_circle: centers must be \(any, 2\), got \(3, 3\) Double"):
+        torch.ops.perception.nms_circle(torch.zeros(3, 3, dtype=torch.float64, device=kernel_device), 0.5)
+    with pytest.raises(RuntimeError, match=r"nms_circle: centers must be float64, got \(3, 2\) Float"):
+        torch.ops.perception.nms_circle(torch.zeros(3, 2, device=kernel_device), 0.5)
 
 
 def test_of_equal_scores_the_first_row_stays(device):

@@ -6,10 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import perception.ops.points_in_boxes as module
 from perception.geometry.transforms import rigid_from_quaternion, transform_points
-from perception.ops.points_in_boxes import count_points_in_boxes, points_in_boxes
+from perception.ops.points_in_boxes import (
+    count_points_in_boxes,
+    count_points_in_boxes_reference,
+    points_in_boxes,
+    points_in_boxes_reference,
+)
 
 REAL_DATA = os.environ.get("PERCEPTION_REAL_DATA")
 
@@ -59,12 +66,61 @@ def test_matches_the_devkit(generator, columns):
     assert points_in_boxes(points, boxes).tolist() == np.where(held.any(1), held.argmax(1), -1).tolist()
 
 
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float32), (torch.float32, torch.float64)])
+@pytest.mark.parametrize(("num_points", "num_boxes"), [(1, 1), (127, 3), (3000, 70), (2001, 1)])
+def test_matches_reference(device, generator, dtypes, num_points, num_boxes):
+    points, boxes = random_case(generator, device, num_points, num_boxes)
+    points[::7, 1], boxes[::9, 4] = math.nan, math.inf
+    case = points.to(dtypes[0]), boxes.to(dtypes[1])
+    assert torch.equal(points_in_boxes(*case), points_in_boxes_reference(*case))
+    assert torch.equal(count_points_in_boxes(*case), count_points_in_boxes_reference(*case))
+
+
 def test_chunks_do_not_matter(device, generator, monkeypatch):
     points, boxes = random_case(generator, device)
-    expected = points_in_boxes(points, boxes), count_points_in_boxes(points, boxes)
+    expected = points_in_boxes_reference(points, boxes), count_points_in_boxes_reference(points, boxes)
     monkeypatch.setattr(module, "_PAIRS_PER_CHUNK", 130)  # six points at a time
-    assert torch.equal(points_in_boxes(points, boxes), expected[0])
-    assert torch.equal(count_points_in_boxes(points, boxes), expected[1])
+    assert torch.equal(points_in_boxes_reference(points, boxes), expected[0])
+    assert torch.equal(count_points_in_boxes_reference(points, boxes), expected[1])
+
+
+def test_same_counts_on_any_number_of_threads(generator, on_threads):
+    points, boxes = random_case(generator, "cpu", 20_000, 60)
+    results = []
+    for threads in (1, 2, 5):
+        on_threads(threads)
+        results.append((points_in_boxes(points, boxes).tolist(), count_points_in_boxes(points, boxes).tolist()))
+    assert results[0] == results[1] == results[2]
+
+
+numbers = st.one_of(st.floats(-3, 3, width=32), st.floats(width=32))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(numbers, min_size=3, max_size=3), max_size=5),
+    st.lists(st.lists(numbers, min_size=7, max_size=7), max_size=5),
+)
+def test_any_numbers_give_what_the_reference_gives(points, boxes):
+    case = torch.tensor(points).reshape(-1, 3), torch.tensor(boxes).reshape(-1, 7)
+    assert torch.equal(points_in_boxes(*case), points_in_boxes_reference(*case))
+    assert torch.equal(count_points_in_boxes(*case), count_points_in_boxes_reference(*case))
+
+
+@pytest.mark.parametrize("op", ["points_in_boxes", "count_points_in_boxes"])
+def test_opcheck(kernel_device, generator, op):
+    points, boxes = random_case(generator, kernel_device, 50, 4)
+    torch.library.opcheck(getattr(torch.ops.perception, op).default, (points, boxes))
+
+
+@pytest.mark.parametrize("name", ["points_in_boxes", "count_points_in_boxes"])
+def test_compiled_op_rejects_what_the_kernel_cannot_read(kernel_device, name):
+    op = getattr(torch.ops.perception, name)
+    points, boxes = torch.zeros(3, 3, device=kernel_device), torch.zeros(2, 7, device=kernel_device)
+    with pytest.raises(RuntimeError, match=r"points must be \(P, 3\+\) and boxes \(M, 7\+\), got \(3, 2\) Float"):
+        op(points[:, :2], boxes)
+    with pytest.raises(RuntimeError, match=r"points_in_boxes: points must be float32 or float64, got \(3, 3\) Half"):
+        op(points.half(), boxes)
 
 
 @pytest.mark.parametrize(("num_points", "num_boxes"), [(0, 3), (3, 0), (0, 0)])
