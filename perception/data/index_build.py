@@ -24,6 +24,7 @@ _KEYFRAME_MODALITIES = ("camera", "lidar", "radar")
 _CAMERA_MODELS = ("pinhole", "kannala_brandt")
 _VISIBILITY_TOKENS = ("1", "2", "3", "4")
 _ROTATION_LENGTHS = (1e-3, 1e3)  # quaternions are normalised where they are used; beyond this they are no rotations
+_NO_FILE_NAME = r"^\.{0,2}$|[/\\\pC]"  # nothing, dots alone, slashes, control characters
 _TEXT = pa.large_string()
 _INT = pa.int64()
 _POINT = pa.list_(pa.float64(), 3)
@@ -63,8 +64,10 @@ def build_index(dataroot: str | Path, version: str, folder: str | Path, progress
 def _write_all(reader: _Reader, target: Path) -> None:
     scenes = reader.read("scene", {"token": _TEXT, "name": _TEXT, "description": _TEXT, "log_token": _TEXT})
     reader.check_unique("scene", "name", scenes["name"])
+    reader.check_file_names("scene", scenes, "name")
     write_table(target, "scenes", _scene_columns(reader, scenes))
     samples = reader.read("sample", {"token": _TEXT, "scene_token": _TEXT, "timestamp": _INT})
+    reader.check_file_names("sample", samples, "token")
     scene_of_sample = reader.join("sample", samples, "scene_token", "scene", scenes)
     calibrations, mountings = _calibration_columns(reader)
     write_table(target, "calibrations", calibrations)
@@ -134,6 +137,12 @@ class _Reader:
             bad = rows.filter(lost).slice(0, 1).to_pylist()[0]
             self.fail(table, bad["token"], name, f"must name a row of {other}.json, got {bad[name]!r}")
         return found.fill_null(-1).to_numpy().astype(np.int64)
+
+    def check_file_names(self, table: str, rows: pa.Table, name: str) -> None:
+        """Raises if a text cannot stand in the name of a file, as those of scenes and samples do."""
+        bad = rows.filter(pc.match_substring_regex(rows[name], _NO_FILE_NAME)).slice(0, 1).to_pylist()
+        if bad:
+            self.fail(table, bad[0]["token"], name, f"must be usable as the name of a file, got {bad[0][name]!r}")
 
     def check_order(
         self, table: str, rows: pa.Table, name: str, linked: np.ndarray, timestamps_us: np.ndarray, *, earlier: bool

@@ -341,6 +341,15 @@ def test_sweeps_that_are_no_keyframes(tables: Tables, tmp_path: Path) -> None:
         ("calibrated_sensor", 1, {"camera_model": "fish"}, r"`camera_model`: must be one of pinhole, kannala_brandt"),
         ("calibrated_sensor", 1, {"camera_model": "kannala_brandt"}, r"`camera_distortion`: must be four numbers"),
         ("scene", 1, {"name": "scene-0061"}, r"scene.json: field `name`: 'scene-0061' occurs more than once"),
+        (
+            "scene",
+            1,
+            {"name": "../../home"},
+            r"scene.json: .*`name`: must be usable as the name of a file, got '../../h",
+        ),
+        ("scene", 1, {"name": ""}, r"scene.json: .*`name`: must be usable as the name of a file, got ''"),
+        ("scene", 1, {"name": "a\nb"}, r"scene.json: .*`name`: must be usable as the name of a file"),
+        ("sample", 1, {"token": "/etc/passwd"}, r"sample.json: .*`token`: must be usable as the name of a file"),
         ("sample", 1, {"token": "same"}, r"sample_data.json: .*`sample_token`"),
     ],
 )
@@ -373,6 +382,11 @@ def test_an_annotation_is_followed_by_a_later_one(tables: Tables, tmp_path: Path
     changed(tables.sample_annotation, follower, next=tables.sample_annotation[follower].prev)
     with pytest.raises(ValueError, match=r"sample_annotation.json: .*field `next`: must name a later row, got '\w+'"):
         index_of(tables, tmp_path)
+
+
+def test_names_in_any_script_with_spaces_and_dots_are_fine(tables: Tables, tmp_path: Path) -> None:
+    changed(tables.scene, 0, name="Überführung 3.b 東京")
+    assert index_of(tables, tmp_path).scenes == ("Überführung 3.b 東京", "scene-0103")
 
 
 def test_half_a_character_is_no_text(tables: Tables, tmp_path: Path) -> None:
