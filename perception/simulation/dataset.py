@@ -123,6 +123,7 @@ def scene_tables(
         log=[_log_row(order)],
         calibrated_sensor=[_calibration_row(order, sensor) for sensor in sensors],
     )
+    recorded = sorted(recorded, key=lambda it: it.t_us)
     _add_samples(tables, order, [it for it in recorded if it.channel == sensors[0].channel and it.is_key_frame])
     _add_recordings(tables, order, sensors, recorded)
     for actor, category in enumerate(categories):
@@ -216,10 +217,10 @@ def _add_samples(tables: Tables, order: SceneOrder, timing: Sequence[Recorded]) 
 
 
 def _add_recordings(tables: Tables, order: SceneOrder, sensors: Sequence[Sensor], recorded: Sequence[Recorded]) -> None:
-    """Adds recordings and ego poses, channel by channel, each channel linked in the order of time."""
+    """Adds recordings and ego poses, channel by channel, each channel linked in the order of `recorded`."""
     for sensor in sensors:
         height, width = sensor.image_size_px if isinstance(sensor, Camera) else (0, 0)
-        of_channel = sorted((it for it in recorded if it.channel == sensor.channel), key=lambda it: it.t_us)
+        of_channel = [it for it in recorded if it.channel == sensor.channel]
         tokens = [_scene_token(order, "data", sensor.channel, it.t_us) for it in of_channel]
         for (before, token, after), it in zip(_linked(tokens), of_channel, strict=True):
             timestamp = start_us(order.name) + it.t_us
