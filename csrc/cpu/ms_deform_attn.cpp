@@ -1,0 +1,199 @@
+#include "ops/ms_deform_attn.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "include/vectorize.h"
+
+namespace perception {
+namespace {
+
+constexpr int64_t kQueriesPerTask = 64;
+constexpr int64_t kVectorBytes = 64;
+
+constexpr int64_t kQueriesAhead = 4;
+
+// As many numbers as fill 64 bytes, in one register or several, at any address: the same sums with every instruction
+// set.
+template <typename T>
+struct Lanes {
+  static constexpr int64_t kCount = kVectorBytes / sizeof(T);
+  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
+};
+
+// Asks for memory before it is needed; any address will do.
+template <typename T>
+PERCEPTION_INLINE void prefetch(const T* first, int64_t count) {
+  for (int64_t i = 0; i < count; i += Lanes<T>::kCount) __builtin_prefetch(first + i);
+}
+
+template <typename T>
+struct WeightedRow {
+  const T* row;
+  T weight;
+};
+
+// Adds kVectors * 64 bytes of all rows in registers, whatever their width on this machine.
+template <int kVectors, typename T>
+PERCEPTION_INLINE void add_rows(const WeightedRow<T>* rows, int64_t count, int64_t channel, T* output) {
+  using Vector = typename Lanes<T>::Vector;
+  Vector sum[kVectors] = {};
+  for (int64_t i = 0; i < count; ++i) {
+    const Vector* const values = reinterpret_cast<const Vector*>(rows[i].row + channel);
+    for (int v = 0; v < kVectors; ++v) sum[v] += rows[i].weight * values[v];
+  }
+  for (int v = 0; v < kVectors; ++v) reinterpret_cast<Vector*>(output + channel)[v] = sum[v];
+}
+
+template <typename T>
+PERCEPTION_INLINE void add_all_rows(const WeightedRow<T>* rows, int64_t count, int64_t channels, T* output) {
+  constexpr int64_t kLanes = Lanes<T>::kCount;
+  int64_t channel = 0;
+  for (; channel + 2 * kLanes <= channels; channel += 2 * kLanes) add_rows<2>(rows, count, channel, output);
+  for (; channel + kLanes <= channels; channel += kLanes) add_rows<1>(rows, count, channel, output);
+  for (; channel < channels; ++channel) {
+    T sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += rows[i].weight * rows[i].row[channel];
+    output[channel] = sum;
+  }
+}
+
+// Attends with one query of one head. `value` starts at the sample's first value of this head; `rows` has room for four
+// per place. The pixels that are inside are listed first, without branches, and then added up.
+template <typename T>
+PERCEPTION_MULTIVERSION void attend(const DeformSizes& sizes, const T* value, const T* locations, const T* weights,
+                                    WeightedRow<T>* rows, T* output) {
+  const int64_t stride = sizes.heads * sizes.channels;
+  const int64_t ahead = kQueriesAhead * sizes.heads * sizes.num_levels * sizes.num_points;
+  prefetch(locations + 2 * ahead, 2 * sizes.num_levels * sizes.num_points);
+  prefetch(weights + ahead, sizes.num_levels * sizes.num_points);
+  int64_t count = 0;
+  for (int64_t level = 0; level < sizes.num_levels; ++level) {
+    const T* const level_value = value + sizes.starts[level] * stride;
+    for (int64_t i = level * sizes.num_points; i < (level + 1) * sizes.num_points; ++i) {
+      DeformCorners<T> corners;
+      if (!deform_corners(locations + 2 * i, sizes.rows[level], sizes.columns[level], &corners)) continue;
+      for (int corner = 0; corner < 4; ++corner) {
+        rows[count] = {level_value + corners.pixel[corner] * stride, corners.weight(corner) * weights[i]};
+        prefetch(rows[count].row, sizes.channels);
+        count += corners.inside[corner];
+      }
+    }
+  }
+  add_all_rows(rows, count, sizes.channels, output);
+}
+
+// Adds scale * a to sum and gives a . b, summed up in as many partial sums as there are lanes.
+template <typename T>
+PERCEPTION_INLINE T dot_and_add(const T* a, const T* b, int64_t count, T scale, T* sum) {
+  using Vector = typename Lanes<T>::Vector;
+  constexpr int64_t kLanes = Lanes<T>::kCount;
+  Vector products = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    const Vector values = *reinterpret_cast<const Vector*>(a + i);
+    products += values * *reinterpret_cast<const Vector*>(b + i);
+    *reinterpret_cast<Vector*>(sum + i) += scale * values;
+  }
+  T partial[kLanes];
+  *reinterpret_cast<Vector*>(partial) = products;
+  for (int64_t lane = 0; i < count; ++i, ++lane) {
+    partial[lane] += a[i] * b[i];
+    sum[i] += scale * a[i];
+  }
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
+  }
+  return partial[0];
+}
+
+// Gradients of the places of one query, head and level. `value` and `value_gradient` start at the level's first value,
+// the others at this query's; `ahead` is how many places further those of a later query are.
+template <typename T>
+PERCEPTION_MULTIVERSION void attend_backward(const DeformSizes& sizes, int64_t level, int64_t ahead, const T* gradient,
+                                             const T* value, const T* locations, const T* weights,
+                                             const DeformAttentionGradients<T>& gradients) {
+  const int64_t stride = sizes.heads * sizes.channels;
+  prefetch(locations + 2 * ahead, 2 * sizes.num_points);
+  prefetch(weights + ahead, sizes.num_points);
+  for (int64_t i = 0; i < sizes.num_points; ++i) {
+    DeformCorners<T> corners;
+    DeformGradients<T> place{};
+    if (deform_corners(locations + 2 * i, sizes.rows[level], sizes.columns[level], &corners)) {
+      T products[4] = {};
+      for (int corner = 0; corner < 4; ++corner) {
+        if (!corners.inside[corner]) continue;
+        const int64_t row = corners.pixel[corner] * stride;
+        const T scale = corners.weight(corner) * weights[i];
+        products[corner] = dot_and_add(gradient, value + row, sizes.channels, scale, gradients.value + row);
+      }
+      place = deform_gradients(corners, products, weights[i], sizes.rows[level], sizes.columns[level]);
+    }
+    gradients.weights[i] = place.weight;
+    gradients.locations[2 * i] = place.x;
+    gradients.locations[2 * i + 1] = place.y;
+  }
+}
+
+// One level of one head of one sample: everything it adds to lies in this level and head, so that no two tasks meet.
+template <typename T>
+void level_backward(const DeformSizes& sizes, int64_t task, const T* gradient, const T* value, const T* locations,
+                    const T* weights, const DeformAttentionGradients<T>& gradients) {
+  const int64_t level = task % sizes.num_levels;
+  const int64_t head = task / sizes.num_levels % sizes.heads;
+  const int64_t sample = task / (sizes.num_levels * sizes.heads);
+  const int64_t stride = sizes.heads * sizes.channels;
+  const int64_t start = (sample * sizes.num_values + sizes.starts[level]) * stride + head * sizes.channels;
+  T* const value_gradient = gradients.value + start;
+  for (int64_t pixel = 0; pixel < sizes.rows[level] * sizes.columns[level]; ++pixel) {
+    std::fill_n(value_gradient + pixel * stride, sizes.channels, T(0));
+  }
+  const int64_t ahead = kQueriesAhead * sizes.heads * sizes.num_levels * sizes.num_points;
+  for (int64_t query = 0; query < sizes.num_queries; ++query) {
+    const int64_t row = (sample * sizes.num_queries + query) * sizes.heads + head;
+    const int64_t place = (row * sizes.num_levels + level) * sizes.num_points;
+    attend_backward<T>(sizes, level, ahead, gradient + row * sizes.channels, value + start, locations + 2 * place,
+                       weights + place, {value_gradient, gradients.locations + 2 * place, gradients.weights + place});
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void ms_deform_attn(const Executor& executor, const DeformSizes& sizes, const T* value, const T* locations,
+                    const T* weights, T* output) {
+  const int64_t num_places = sizes.num_levels * sizes.num_points;
+  // Queries run fastest, so that a thread stays with one head's part of the values, which caches hold more easily.
+  executor.parallel_for(
+      sizes.samples * sizes.heads * sizes.num_queries, kQueriesPerTask, [=, &sizes](int64_t begin, int64_t end) {
+        std::vector<WeightedRow<T>> rows(4 * num_places + 1);  // one more is written to than is counted
+        for (int64_t item = begin; item < end; ++item) {
+          const int64_t query = item % sizes.num_queries;
+          const int64_t head = item / sizes.num_queries % sizes.heads;
+          const int64_t sample = item / (sizes.num_queries * sizes.heads);
+          const int64_t row = (sample * sizes.num_queries + query) * sizes.heads + head;
+          attend(sizes, value + (sample * sizes.num_values * sizes.heads + head) * sizes.channels,
+                 locations + row * num_places * 2, weights + row * num_places, rows.data(),
+                 output + row * sizes.channels);
+        }
+      });
+}
+
+template <typename T>
+void ms_deform_attn_backward(const Executor& executor, const DeformSizes& sizes, const T* gradient, const T* value,
+                             const T* locations, const T* weights, const DeformAttentionGradients<T>& gradients) {
+  executor.parallel_for(sizes.samples * sizes.heads * sizes.num_levels, 1, [=, &sizes](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      level_backward(sizes, task, gradient, value, locations, weights, gradients);
+    }
+  });
+}
+
+#define INSTANTIATE(T)                                                                                        \
+  template void ms_deform_attn<T>(const Executor&, const DeformSizes&, const T*, const T*, const T*, T*);     \
+  template void ms_deform_attn_backward<T>(const Executor&, const DeformSizes&, const T*, const T*, const T*, \
+                                           const T*, const DeformAttentionGradients<T>&);
+INSTANTIATE(float)
+INSTANTIATE(double)
+
+}  // namespace perception
