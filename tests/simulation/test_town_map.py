@@ -84,7 +84,7 @@ def test_the_next_road_of_a_lane_is_its_junction(towns: list[Town], maps: list[m
 
 
 def test_every_ego_lane_lies_on_the_drivable_area(towns: list[Town], maps: list[map_api.NuScenesMap]) -> None:
-    points = np.concatenate([lane.centerline[::15] for lane in towns[1].lanes[::4]])
+    points = np.concatenate([lane.centerline[2:-1:12] for lane in towns[1].lanes[::4]])
     assert all(maps[1].record_on_point(x, y, "drivable_area") for x, y in points)
 
 

@@ -60,7 +60,8 @@ def arcline(start: Pose, end: Pose) -> dict[str, Any]:
         Shkel and Lumelsky, Classification of the Dubins set, 2001, section 3.
     """
     gap = float(np.hypot(end[0] - start[0], end[1] - start[1]))
-    bend = abs((end[2] - start[2] + np.pi) % _TURN - np.pi)
+    chord = np.arctan2(end[1] - start[1], end[0] - start[0])
+    bend = 2 * max(abs((pose[2] - chord + np.pi) % _TURN - np.pi) for pose in (start, end))
     widest = min(gap / max(bend, 1e-3), 500.0)
     best: dict[str, Any] = {}
     for radius in [widest * factor for factor in (0.97, 0.8, 0.6, 0.4, 0.25, 0.12)]:
