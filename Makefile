@@ -5,7 +5,7 @@ SHELL       := /bin/bash
 .PHONY: help setup system test test-slow lint lint-python lint-types lint-cpp cuda clean
 
 VENV   ?= .venv
-EXTRAS ?= nuscenes,train,viz,dev
+EXTRAS ?= nuscenes,train,viz,simulation,dev
 # Where pip finds torch besides its own index, e.g. https://download.pytorch.org/whl/cpu
 TORCH_INDEX_URL ?=
 # The first Python that the tested versions in constraints.txt have wheels for.

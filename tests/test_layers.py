@@ -33,18 +33,20 @@ LEVELS = {
 ROOMS_OF = {
     "PIL": {"formats", "data", "visualization", "drives"},
     "av": {"visualization"},
-    "cv2": {"formats", "data", "visualization"},
+    "cv2": {"formats", "data", "simulation", "visualization"},
     "jsonargparse": {"runtime", "training"},
     "lightning": {"training"},
-    "matplotlib": {"visualization"},
-    "msgspec": {"formats", "evaluation"},
+    "msgspec": {"formats", "data", "evaluation"},
+    "numba": {"simulation"},
     "nuscenes": {"evaluation"},
-    "open3d": {"visualization"},
+    "open3d": {"simulation", "visualization"},
     "pyarrow": {"formats", "data"},
     "rich": {"training"},
     "safetensors": {"models", "runtime"},
+    "shapely": {"simulation"},
+    "tqdm": {"data", "simulation", "drives"},
     "transformers": {"models"},
-    "yaml": {"runtime"},
+    "yaml": {"runtime", "simulation"},
 }
 
 
