@@ -55,7 +55,12 @@ class BevView:
 
         Returns:
             The view.
+
+        Raises:
+            ValueError: half_m or size_px is not positive.
         """
+        if not (half_m > 0 and size_px > 0):
+            raise ValueError(f"BevView: half_m and size_px must be positive, got {half_m} and {size_px}")
         return cls(x_range_m=(-half_m, half_m), y_range_m=(-half_m, half_m), px_per_m=size_px / (2 * half_m))
 
     @property

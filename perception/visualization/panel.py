@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +31,8 @@ _GAP_PX = 6
 _COLUMNS = 3
 _MAX_COLUMNS = 4
 _STRIPE: RGB = (28, 34, 43)
+_SIDES_PX = (90, 4096)
+_REACH_M = (1.0, 10_000.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,9 @@ class PanelStyle:
         bev_alone_px: side of the bird's-eye view where there is no camera.
         points_on_cameras: draw the LiDAR points onto the pictures.
         channels: cameras that get a tile even in a sample without any picture, so that all panels of a drive are alike.
+
+    Raises:
+        ValueError: a tile or the view alone has no room for its words or is absurdly large; bev_half_m is no reach.
     """
 
     tile_px: tuple[int, int] = (450, 800)
@@ -50,6 +55,16 @@ class PanelStyle:
     bev_alone_px: int = 1400
     points_on_cameras: bool = True
     channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        least, most = _SIDES_PX
+        if not least <= min(self.tile_px) <= max(self.tile_px) <= most or not least <= self.bev_alone_px <= most:
+            raise ValueError(
+                f"PanelStyle: tile_px and bev_alone_px must be in {least}..{most}, "
+                f"got {self.tile_px} and {self.bev_alone_px}"
+            )
+        if not _REACH_M[0] <= self.bev_half_m <= _REACH_M[1]:
+            raise ValueError(f"PanelStyle: bev_half_m must be in {_REACH_M[0]}..{_REACH_M[1]}, got {self.bev_half_m}")
 
 
 def render_panel(
@@ -107,12 +122,14 @@ def _row(sample: Sample, names: Sequence[str], layers: Sequence[BoxLayer], style
     if len(names) > _COLUMNS:
         room = _COLUMNS * width + (_COLUMNS - len(names)) * _GAP_PX
         height, width = height * room // (len(names) * width), room // len(names)
-    return _stack([_tile(sample, name, layers, replace(style, tile_px=(height, width))) for name in names], 1)
+    return _stack([_tile(sample, name, layers, style, (height, width)) for name in names], 1)
 
 
-def _tile(sample: Sample, name: str, layers: Sequence[BoxLayer], style: PanelStyle) -> np.ndarray:
+def _tile(
+    sample: Sample, name: str, layers: Sequence[BoxLayer], style: PanelStyle, size_px: tuple[int, int]
+) -> np.ndarray:
     """Draws one camera (H, W, 3), centred in its room; a labelled empty tile where it is absent."""
-    height, width = style.tile_px
+    height, width = size_px
     tile = np.full((height, width, 3), SURFACE, dtype=np.uint8)
     font_px = max(round(width / 50), 9)
     found = _find(sample.cameras, name)

@@ -21,12 +21,13 @@ class VideoWriter:
 
     Raises:
         ImportError: PyAV is not installed.
-        ValueError: frames_per_s is not positive, the block ends without a picture, or pictures differ in size.
+        OSError: the file cannot be written, or the pictures not be encoded.
+        ValueError: frames_per_s is out of range, the block ends without a picture, or pictures differ in size.
     """
 
     def __init__(self, path: Path | str, frames_per_s: float = 2.0, quality: int = 20) -> None:
-        if not frames_per_s > 0:
-            raise ValueError(f"VideoWriter: frames_per_s must be positive, got {frames_per_s}")
+        if not 0.01 <= frames_per_s <= 1000:
+            raise ValueError(f"VideoWriter: frames_per_s must be in 0.01..1000, got {frames_per_s}")
         self._av = _import_av()
         self._path = Path(path)
         self._partial = self._path.with_name(f".{self._path.name}.partial")
@@ -38,7 +39,8 @@ class VideoWriter:
 
     def __enter__(self) -> "VideoWriter":
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._partial), mode="w", format="mp4")
+        # With its protocol: FFmpeg would take a folder such as "run:1" for one.
+        self._container = self._av.open(f"file:{self._partial}", mode="w", format="mp4")
         return self
 
     def add(self, picture: np.ndarray) -> None:
@@ -59,22 +61,29 @@ class VideoWriter:
             raise ValueError(f"VideoWriter.add: picture must be {self._shape} as the first, got {picture.shape}")
         even = [(0, size % 2) for size in picture.shape[:2]]
         padded = np.pad(picture, (*even, (0, 0)), mode="edge")
-        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24")
-        self._container.mux(self._stream.encode(frame))
+        self._encode(self._av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24"))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         complete = kind is None and self._stream is not None
-        if complete:
-            self._container.mux(self._stream.encode())
-        self._container.close()
-        if complete:
-            self._partial.replace(self._path)
-            return
-        self._partial.unlink(missing_ok=True)
-        if kind is None:
+        try:
+            if complete:
+                self._encode(None)
+            self._container.close()
+            if complete:
+                self._partial.replace(self._path)
+        finally:
+            self._partial.unlink(missing_ok=True)
+        if kind is None and not complete:
             raise ValueError(f"VideoWriter: {self._path} must have at least one picture, got none")
+
+    def _encode(self, frame: Any) -> None:
+        """Writes a frame, or with None what the encoder still holds."""
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except self._av.FFmpegError as error:
+            raise OSError(f"VideoWriter: {self._path} of {self._shape} cannot be encoded: {error}") from error
 
     def _open_stream(self) -> None:
         height, width = self._shape[:2]

@@ -96,3 +96,9 @@ def test_hollow_ground_truth_differs_from_predictions() -> None:
 def test_rejects(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BevView(**arguments)
+
+
+@pytest.mark.parametrize("half_m", [0.0, -5.0, float("nan")])
+def test_a_square_has_a_side(half_m: float) -> None:
+    with pytest.raises(ValueError, match=rf"BevView: half_m and size_px must be positive, got {half_m} and 100"):
+        BevView.square(half_m, 100)

@@ -112,3 +112,18 @@ def test_annotations_without_points_are_dimmed(sample: Sample) -> None:
     colors = ground_truth_layer(unseen, CLASSES).colors.astype(int)
     np.testing.assert_array_equal(colors[0], seen_colors[0] // 2)
     np.testing.assert_array_equal(colors[1], seen_colors[1])  # -1 is unknown, not unseen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tile_px": (9, 16)}, r"tile_px and bev_alone_px must be in 90..4096, got \(9, 16\) and 1400"),
+        ({"tile_px": (90, 160_000)}, r"must be in 90..4096"),
+        ({"bev_alone_px": 0}, r"must be in 90..4096, got \(450, 800\) and 0"),
+        ({"bev_half_m": 0.0}, r"bev_half_m must be in 1.0..10000.0, got 0.0"),
+        ({"bev_half_m": float("inf")}, r"bev_half_m must be in .*, got inf"),
+    ],
+)
+def test_absurd_styles_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PanelStyle(**arguments)

@@ -46,6 +46,22 @@ def test_a_video_without_pictures_is_an_error_and_leaves_no_file(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_may_look_like_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("run:1 ü/drive%d.mp4") as video:
+        video.add(picture(1))
+    assert [path.name for path in (tmp_path / "run:1 ü").iterdir()] == ["drive%d.mp4"]
+
+
+def test_pictures_beyond_the_encoder_are_an_error(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"VideoWriter: .*a.mp4 of \(2, 20000, 3\) cannot be encoded"),
+        VideoWriter(tmp_path / "a.mp4") as video,
+    ):
+        video.add(np.zeros((2, 20_000, 3), dtype=np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_error_on_the_way_leaves_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "drive.mp4"
     path.write_bytes(b"older")
@@ -56,8 +72,9 @@ def test_an_error_on_the_way_leaves_the_older_file(tmp_path: Path) -> None:
 
 
 def test_rejects(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="frames_per_s must be positive, got 0"):
-        VideoWriter(tmp_path / "a.mp4", frames_per_s=0)
+    for rate in (0, -1, float("inf"), float("nan"), 1e-9):
+        with pytest.raises(ValueError, match=rf"frames_per_s must be in 0.01..1000, got {rate}"):
+            VideoWriter(tmp_path / "a.mp4", frames_per_s=rate)
     with (
         pytest.raises(ValueError, match=r"picture must be \(48, 64, 3\) as the first, got \(48, 62, 3\)"),
         VideoWriter(tmp_path / "a.mp4") as video,
