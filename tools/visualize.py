@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _draw_all(options: argparse.Namespace, scratch: Path) -> None:
+    _check_options(options)
     index = _open_index(options, scratch)
     by_scene = _chosen(options, index)
     drawing = _Drawing(options, index, [i for positions in by_scene.values() for i in positions])
@@ -74,12 +75,27 @@ def _draw_all(options: argparse.Namespace, scratch: Path) -> None:
     drawing.report()
 
 
+def _check_options(options: argparse.Namespace) -> None:
+    ranges = {
+        "--score-threshold": (options.score_threshold, -1e9, 1e9),
+        "--range-m": (options.range_m, 1.0, 10_000.0),
+        "--camera-width-px": (options.camera_width_px, 160, 4096),
+        "--fps": (options.fps, 0.01, 1000.0),
+    }
+    for name, (value, least, most) in ranges.items():
+        if not least <= value <= most:
+            raise ValueError(f"{name} must be in {least:g}..{most:g}, got {value}")
+
+
 def _open_index(options: argparse.Namespace, scratch: Path) -> Index:
     from perception.data.index import Index
     from perception.data.index_build import build_index
 
     if options.index:
-        return Index.open(options.index)
+        index = Index.open(options.index)
+        if index.version != options.version:
+            raise ValueError(f"--index must be of version {options.version}, {options.index} is of {index.version}")
+        return index
     build_index(options.dataroot, options.version, scratch / "index")
     return Index.open(scratch / "index")
 
@@ -87,11 +103,13 @@ def _open_index(options: argparse.Namespace, scratch: Path) -> Index:
 def _chosen(options: argparse.Namespace, index: Index) -> dict[str, list[int]]:
     """Scene -> positions of its samples to draw, in order of time."""
     if options.sample:
-        positions = [_position(index, token) for token in options.sample]
+        positions = [_position(index, token) for token in dict.fromkeys(options.sample)]
     elif options.scene or options.split:
         positions = index.samples_of(options.scene or options.split).tolist()
     else:
         positions = list(range(len(index)))
+    if not positions:
+        raise ValueError(f"--dataroot must hold samples to draw, {index.version} in {options.dataroot} has none")
     by_scene: dict[str, list[tuple[int, int]]] = {}
     for i in positions:
         record = index.record(i)
@@ -115,14 +133,13 @@ class _Drawing:
         from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
 
         self.options, self.index = options, index
-        cameras = {camera.channel: camera for i in positions for camera in _cameras(index, i)}
+        cameras = _drawn_cameras(index, positions)
         sizes = [(camera.height, camera.width) for camera in cameras.values() if camera.height and camera.width]
-        channels = tuple(channel for channel in CameraLoading().channels if channel in cameras)
         self.loader = SampleLoader(
             index=index,
             dataroot=options.dataroot,
             class_names=index.classes,
-            cameras=CameraLoading(channels, max(sizes, default=_IMAGE_SIZE_PX)) if channels else None,
+            cameras=CameraLoading(tuple(cameras), max(sizes, default=_IMAGE_SIZE_PX)) if cameras else None,
             lidar=LidarLoading(),
             on_error=options.on_error,
         )
@@ -136,7 +153,7 @@ class _Drawing:
         from perception.visualization.video import VideoWriter
 
         folder: Path = self.options.out_dir
-        channels = dict.fromkeys(camera.channel for i in positions for camera in _cameras(self.index, i))
+        channels = _drawn_cameras(self.index, positions)
         with VideoWriter(folder / f"{scene}.mp4", self.options.fps) if self.options.video else nullcontext() as video:
             for i in positions:
                 sample = self.loader.load(i)
@@ -165,7 +182,10 @@ class _Drawing:
             layers.append(ground_truth_layer(sample.boxes, self.index.classes, hollow=self.submission is not None))
         if self.submission is not None and sample.token in self.rows:
             found = detections_in_ego(self.submission, self.rows[sample.token], sample.ego2global)
-            layers.append(detection_layer(found, self.index.classes, self.options.score_threshold))
+            try:
+                layers.append(detection_layer(found, self.index.classes, self.options.score_threshold))
+            except ValueError as error:
+                raise ValueError(f"{self.options.results}: sample {sample.token}: {error}") from error
         return layers
 
     def _panel(self, sample: Sample, layers: list[BoxLayer], channels: tuple[str, ...]) -> np.ndarray:
@@ -180,8 +200,16 @@ class _Drawing:
         return render_panel(sample, layers, style, title)
 
 
-def _cameras(index: Index, i: int) -> list[SensorRecord]:
-    return [sensor for sensor in index.record(i).sensors.values() if sensor.modality == "camera"]
+def _drawn_cameras(index: Index, positions: list[int]) -> dict[str, SensorRecord]:
+    """Cameras of the samples by channel, nuScenes' own first; those of one camera model, as one group holds no more."""
+    from perception.data.loading import NUSCENES_CAMERAS
+
+    sensors = (sensor for i in positions for sensor in index.record(i).sensors.values())
+    cameras = {sensor.channel: sensor for sensor in sensors if sensor.modality == "camera"}
+    order = dict.fromkeys((*NUSCENES_CAMERAS, *cameras))
+    found = {channel: cameras[channel] for channel in order if channel in cameras}
+    models = [camera.camera_model for camera in found.values()]
+    return {channel: camera for channel, camera in found.items() if camera.camera_model == models[0]}
 
 
 def _read_results(path: Path | None, tokens: list[str]) -> tuple[Submission | None, dict[str, slice]]:

@@ -345,7 +345,7 @@ def test_sweeps_that_are_no_keyframes(tables: Tables, tmp_path: Path) -> None:
             "scene",
             1,
             {"name": "../../home"},
-            r"scene.json: .*`name`: must be usable as the name of a file, got '../../h",
+            r"scene.json: .*`name`: must be usable as the name of a file",
         ),
         ("scene", 1, {"name": ""}, r"scene.json: .*`name`: must be usable as the name of a file, got ''"),
         ("scene", 1, {"name": "a\nb"}, r"scene.json: .*`name`: must be usable as the name of a file"),

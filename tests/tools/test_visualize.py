@@ -10,6 +10,7 @@ import pytest
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.evaluation.detection import annotations_as_detections
+from perception.formats.nuscenes_tables import Tables, write_tables
 from perception.formats.submission import SubmissionMeta, write_submission
 from perception.visualization.colors import SURFACE
 from tests.synthetic_nuscenes import VERSION, write_synthetic_nuscenes
@@ -111,6 +112,11 @@ def test_a_missing_picture_stops_or_is_skipped_as_asked(tmp_path: Path, capsys: 
         (("--split", "test"), "split must have scenes"),
         (("--index", "no/such/index"), "no/such/index"),
         (("--results", "no_such.json"), "no_such.json"),
+        (("--range-m", "0"), "--range-m must be in 1..10000, got 0.0"),
+        (("--range-m", "nan"), "--range-m must be in 1..10000, got nan"),
+        (("--camera-width-px", "20"), "--camera-width-px must be in 160..4096, got 20"),
+        (("--fps", "inf"), "--fps must be in 0.01..1000, got inf"),
+        (("--score-threshold", "nan"), "--score-threshold must be in"),
     ],
 )
 def test_errors_are_one_sentence(
@@ -128,6 +134,43 @@ def test_results_of_other_samples_are_refused(
     path.write_text(json.dumps({"meta": {}, "results": {"stranger": []}}))
     assert run("--results", path) == 1
     assert "must hold samples that are drawn, got none of the 5" in capsys.readouterr().err
+
+
+def test_an_index_of_another_version_is_refused(
+    run: Callable[..., int], index: Index, capsys: pytest.CaptureFixture
+) -> None:
+    assert run("--index", index.folder, "--version", "v1.0-trainval") == 1
+    assert "--index must be of version v1.0-trainval" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_drawn_is_named(
+    run: Callable[..., int], results: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    content = json.loads(results.read_text())
+    token, boxes = next((token, boxes) for token, boxes in content["results"].items() if boxes)
+    boxes[0]["translation"][0] = float("inf")
+    (tmp_path / "far.json").write_text(json.dumps(content))
+    assert run("--results", tmp_path / "far.json") == 1
+    error = capsys.readouterr().err
+    assert f"far.json: sample {token}: BoxLayer: boxes must have a finite place" in error
+
+
+def test_a_set_without_samples_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_tables(tmp_path / VERSION, Tables())
+    main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "visualize.py"))["main"]
+    assert main(["--dataroot", str(tmp_path), "--version", VERSION, "--out-dir", str(tmp_path / "out")]) == 1
+    assert "--dataroot must hold samples to draw, v1.0-mini in" in capsys.readouterr().err
+
+
+def test_cameras_beside_the_six_are_drawn_too(tmp_path: Path) -> None:
+    write_synthetic_nuscenes(tmp_path, {"scene-0061": 1})
+    sensors = tmp_path / VERSION / "sensor.json"
+    sensors.write_text(sensors.read_text().replace("CAM_FRONT_LEFT", "CAM_ROOF"))
+    main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "visualize.py"))["main"]
+    assert main(["--dataroot", str(tmp_path), "--version", VERSION, "--out-dir", str(tmp_path / "out"), *SMALL]) == 0
+    (picture,) = (decode(path)[0] for path in (tmp_path / "out").rglob("*.png"))
+    roof = picture[28 + 2 * 96 : 28 + 2 * 96 + 90, :160]  # a row of its own under the surround cameras
+    assert (roof == SURFACE).all(axis=-1).mean() < 0.2
 
 
 def test_a_window_without_a_display_is_an_error(
