@@ -45,6 +45,27 @@ def town_at(order: SceneOrder) -> Town:
     return build_town(order.town, "train" if order.split == "train" else "test", order.location)
 
 
+def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Surroundings]:
+    """The world of a scene, and how sensors perceive it.
+
+    Args:
+        order: which scene.
+        settings: what is recorded.
+
+    Returns:
+        The world, and its surfaces, motion, materials and light.
+    """
+    world = World(town_at(order), order.seed, settings.seconds)
+    surroundings = Surroundings(
+        rays=RayScene(world.town.mesh, [mesh for actor in world.actors for mesh in actor.shape.meshes]),
+        motion=_Motion(world),
+        materials=world.town.materials,
+        light=draw_light(order.seed),
+        seed=order.seed,
+    )
+    return world, surroundings
+
+
 def record_scene(
     order: SceneOrder, settings: Settings, out: Path, on_keyframe: Callable[[], None] | None = None
 ) -> Tables:
@@ -62,15 +83,8 @@ def record_scene(
     Raises:
         OSError: a file cannot be written.
     """
-    world = World(town_at(order), order.seed, settings.seconds)
+    world, surroundings = scene_surroundings(order, settings)
     rig = surround_rig(settings.image_size_px)
-    surroundings = Surroundings(
-        rays=RayScene(world.town.mesh, [mesh for actor in world.actors for mesh in actor.shape.meshes]),
-        motion=_Motion(world),
-        materials=world.town.materials,
-        light=draw_light(order.seed),
-        seed=order.seed,
-    )
     recorder = _Recorder(order, settings, out, surroundings)
     keyframes = []
     for number in range(settings.num_keyframes):

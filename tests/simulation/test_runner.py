@@ -1,0 +1,156 @@
+"""Whole runs: the same bytes whatever the workers, going on after a kill, and nothing that looks whole before it is."""
+
+import hashlib
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from perception.simulation.manifest import Manifest, Settings, plan_manifest
+from perception.simulation.runner import PARTS, SimulationError, simulate
+
+TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
+SETTINGS = Settings(seconds=1.0, image_size_px=(36, 64), sweeps=1, raw_lidar=True)
+
+
+@pytest.fixture(scope="module")
+def pair() -> Manifest:
+    return plan_manifest(2, 3, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def finished(pair: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set made by two workers at once."""
+    out = tmp_path_factory.mktemp("finished") / "set"
+    simulate(pair, out, workers=2)
+    return out
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _looks_whole(out: Path) -> bool:
+    return any(path.name.startswith("v1.0") for path in out.iterdir())
+
+
+@pytest.mark.slow
+def test_one_worker_writes_the_same_bytes_as_two(pair: Manifest, finished: Path, tmp_path: Path) -> None:
+    simulate(pair, tmp_path / "set", workers=1)
+    digests = _digests(finished)
+    assert _digests(tmp_path / "set") == digests
+    assert sum(name.startswith("samples/") for name in digests) == 2 * 2 * 7
+    assert sum(name.startswith("sweeps/LIDAR_TOP") for name in digests) == 2
+    assert sum(name.startswith("lidar_raw/LIDAR_TOP") for name in digests) == 2 * 3
+    assert not any(PARTS in name for name in digests)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_named_and_the_next_call_goes_on(pair: Manifest, finished: Path, tmp_path: Path) -> None:
+    out, seen = tmp_path / "set", []
+
+    def _kill_at_the_third_keyframe(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done == 3:
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+
+    with pytest.raises(SimulationError, match=r"scene-0103: its worker was killed by signal 9 \(Killed\)"):
+        simulate(pair, out, workers=1, progress=_kill_at_the_third_keyframe)
+    assert not multiprocessing.active_children()
+    assert not _looks_whole(out)
+    seen.clear()
+    simulate(pair, out, workers=1, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0] == (2, 4)  # the first scene was kept
+    assert seen[-1] == (4, 4)
+    assert _digests(out) == _digests(finished)
+
+
+@pytest.mark.slow
+def test_a_file_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    # A limit on the size of files stands for a disk that is full: writing stops half way with an OSError.
+    limited = (
+        "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    out = tmp_path / "set"
+    options = ["--out", str(out), "--scenes", "1", "--seconds", "1", "--preset", "quick", "--quiet", "--workers", "1"]
+    result = subprocess.run([sys.executable, "-c", limited, str(TOOL), *options], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert re.fullmatch(r"simulate: scene-0061: \[Errno 27\] File too large.*\n", result.stderr)
+    assert not _looks_whole(out)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_ends_cleanly(tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    options = ["--out", str(out), "--scenes", "1", "--preset", "quick", "--workers", "1", "--seconds", "30"]
+    process = subprocess.Popen([sys.executable, str(TOOL), *options], stderr=subprocess.PIPE, start_new_session=True)
+    while not list(out.glob("samples/CAM_BACK/*")) and process.poll() is None:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.decode().splitlines()[-1] == "simulate: interrupted; the same command goes on with what is finished"
+    assert "Traceback" not in said.decode()
+    assert not _looks_whole(out)
+
+
+@pytest.mark.slow
+def test_a_complete_set_is_not_touched(pair: Manifest, finished: Path) -> None:
+    before = _digests(finished)
+    with pytest.raises(ValueError, match=r"must be a new folder, got one with a complete set v1\.0-mini"):
+        simulate(pair, finished)
+    assert _digests(finished) == before
+
+
+def _begun(out: Path, text: str) -> None:
+    (out / PARTS).mkdir(parents=True)
+    (out / PARTS / "manifest.yaml").write_text(text)
+
+
+def test_an_unfinished_set_with_other_settings_is_refused(pair: Manifest, tmp_path: Path) -> None:
+    _begun(tmp_path / "set", "scenes: []\n")
+    with pytest.raises(ValueError, match="must have been begun with the same scenes and settings"):
+        simulate(pair, tmp_path / "set")
+
+
+def test_a_folder_with_other_files_is_refused(pair: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="must be a new or empty folder, got one with other files"):
+        simulate(pair, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(pair: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "set").write_text("")
+    with pytest.raises(ValueError, match="must be a folder, got a file"):
+        simulate(pair, tmp_path / "set")
+
+
+def test_a_folder_where_one_must_not_write_is_refused(pair: Manifest) -> None:
+    with pytest.raises(OSError, match="/proc/set"):
+        simulate(pair, "/proc/set")
+
+
+def test_two_writers_of_one_folder_are_refused(pair: Manifest, tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / PARTS).mkdir()
+    with (tmp_path / PARTS / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="must have one writer, got another"):
+            simulate(pair, tmp_path)
+
+
+def test_no_worker_is_refused(pair: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        simulate(pair, tmp_path / "set", workers=0)
+    assert not (tmp_path / "set").exists()
