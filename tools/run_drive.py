@@ -1,4 +1,4 @@
-"""Runs a model over a recorded drive: `python tools/run_drive.py CONFIG CHECKPOINT SCENE --dataroot D --out-dir O`.
+"""Runs a model over a recorded drive: `python tools/run_drive.py CONFIG CHECKPOINT DRIVE --out-dir O`.
 
 Writes `detections.jsonl` (a line per sample, boxes in the ego frame), `results.json` (a nuScenes submission, boxes in
 the global frame), `drive.json` (counts and times) and, unless --no-pictures, `pictures/`. Needs no annotations.
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser, on_error="skip")
-    parser.add_argument("scene", help="such as scene-0061")
+    parser.add_argument("drive", metavar="DRIVE", help="a scene of the set, such as scene-0061")
     parser.add_argument("--min-score", type=float, default=0.3, help="boxes below are not drawn; default %(default)s")
     parser.add_argument("--no-pictures", action="store_true", help="draws nothing")
     try:
@@ -47,16 +47,16 @@ def _run(parsed: argparse.Namespace) -> None:
 
     options = run_options(parsed)
     run = prepare_run(options)
-    drive = NuScenesDrive(run.loader, parsed.scene)
+    drive = NuScenesDrive(run.loader, parsed.drive)
     writers: list[DriveWriter] = [
         JsonLinesWriter(options.out_dir / "detections.jsonl", run.class_names),
         SubmissionWriter(options.out_dir / "results.json", run.class_names, run.meta),
     ]
     if not parsed.no_pictures:
         writers.append(PictureWriter(options.out_dir / "pictures", run.class_names, parsed.min_score))
-    report = run_drive(tqdm(drive, desc=parsed.scene, unit="sample"), run.predictor, writers)
+    report = run_drive(tqdm(drive, desc=parsed.drive, unit="sample"), run.predictor, writers)
     summary = {
-        "scene": parsed.scene,
+        "scene": parsed.drive,
         "num_samples": report.num_samples,
         "num_boxes": report.num_boxes,
         "blind_samples": report.blind,
@@ -65,7 +65,7 @@ def _run(parsed: argparse.Namespace) -> None:
     }
     with atomic_writer(options.out_dir / "drive.json") as file:
         file.write(json.dumps(summary, indent=2).encode())
-    print(f"{options.out_dir}: {report.num_boxes} boxes in {report.num_samples} samples of {parsed.scene}")
+    print(f"{options.out_dir}: {report.num_boxes} boxes in {report.num_samples} samples of {parsed.drive}")
     for kind, count in run.loader.skipped.items():
         print(f"skipped {count} times: {kind}")
 

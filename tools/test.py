@@ -1,4 +1,4 @@
-"""Evaluates a model on a split: `python tools/test.py CONFIG CHECKPOINT --split S --dataroot D --out-dir O`.
+"""Evaluates a model on a split: `python tools/test.py CONFIG CHECKPOINT --split S --out-dir O`.
 
 Writes `results.json` (a nuScenes submission), and where the set has annotations `metrics_summary.json` (the devkit's
 metrics) and `hits.json` (which boxes were found at a score of 0.3).
@@ -11,14 +11,14 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from perception.drives.options import RunOptions, add_run_arguments, run_options
+from perception.drives.options import add_run_arguments, run_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from torch import Tensor
 
-    from perception.data.index import Index
     from perception.drives.setup import Run
     from perception.structures import Predictions
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser, on_error="raise")
     parser.add_argument(
-        "--split", default="mini_val", help="official, or of the set's splits.json; default %(default)s"
+        "--split", help="official, or of the set's splits.json; default mini_val of a mini version, else val"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="samples that are run together")
     try:
@@ -54,7 +54,8 @@ def _run(parsed: argparse.Namespace) -> None:
     if parsed.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {parsed.batch_size}")
     run = prepare_run(options)
-    positions = run.loader.index.samples_of(parsed.split).tolist()
+    split = parsed.split or ("mini_val" if run.version.endswith("mini") else "val")
+    positions = run.loader.index.samples_of(split).tolist()
     results = options.out_dir / "results.json"
     found = _predict(run, positions, parsed.batch_size)
     num_boxes = write_predictions(results, found, run.class_names, run.meta)
@@ -62,7 +63,7 @@ def _run(parsed: argparse.Namespace) -> None:
     for kind, count in run.loader.skipped.items():
         print(f"skipped {count} times: {kind}")
     if run.loader.index.has_annotations:
-        _score(options, parsed.split, run.loader.index)
+        _score(run, split, options.out_dir)
 
 
 def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tuple[Predictions, Tensor]]:
@@ -73,19 +74,19 @@ def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tu
         yield from zip(run.predictor.predict(samples), (sample.ego2global for sample in samples), strict=True)
 
 
-def _score(options: RunOptions, split: str, index: Index) -> None:
+def _score(run: Run, split: str, out_dir: Path) -> None:
     from perception.evaluation.detection import score_submission
     from perception.evaluation.matching import MatchCounts
     from perception.evaluation.official import evaluate_official
     from perception.formats.files import atomic_writer
 
-    results = options.out_dir / "results.json"
-    total = sum(score_submission(results, index).values(), MatchCounts())
+    results = out_dir / "results.json"
+    total = sum(score_submission(results, run.loader.index).values(), MatchCounts())
     counts = {"num_truth": total.num_truth, "num_detections": total.num_detections, "num_matched": total.num_matched}
-    with atomic_writer(options.out_dir / "hits.json") as file:
+    with atomic_writer(out_dir / "hits.json") as file:
         file.write(json.dumps(counts).encode())
     print(f"score >= 0.3 within 2 m, boxes with 5 points: recall {total.recall:.3f}, precision {total.precision:.3f}")
-    summary = evaluate_official(options.dataroot, options.version, split, results, options.out_dir)
+    summary = evaluate_official(run.dataroot, run.version, split, results, out_dir)
     print(f"NDS {summary['nd_score']:.4f}, mAP {summary['mean_ap']:.4f}")
     for name, value in summary["mean_dist_aps"].items():
         print(f"  AP {name:<22}{value:.4f}")

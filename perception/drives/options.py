@@ -14,9 +14,9 @@ class RunOptions:
     Args:
         config: of the training run.
         checkpoint: the weights, with their checksum beside them.
-        dataroot: of the set.
-        version: of the set.
-        index: its index, made where there is none.
+        dataroot: of the set; None takes the one in the config.
+        version: of the set; None takes the one in the config.
+        index: its index, made where there is none; None takes `out_dir`/index-<version>.
         out_dir: receives what is written.
         sensors: of "camera" and "lidar"; None takes all that the config has.
         on_error: "raise" or "skip".
@@ -26,9 +26,9 @@ class RunOptions:
 
     config: Path
     checkpoint: Path
-    dataroot: Path
-    version: str
-    index: Path
+    dataroot: Path | None
+    version: str | None
+    index: Path | None
     out_dir: Path
     sensors: tuple[str, ...] | None
     on_error: str
@@ -45,8 +45,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, on_error: str) -> None:
     """
     parser.add_argument("config", type=Path, help="of the training run, such as RUN/config.yaml")
     parser.add_argument("checkpoint", type=Path, help="RUN/weights.safetensors, or a .ckpt with a .sha256 beside it")
-    parser.add_argument("--dataroot", type=Path, required=True, help="folder of a set in nuScenes' format")
-    parser.add_argument("--version", default="v1.0-mini", help="of the set; default %(default)s")
+    parser.add_argument("--dataroot", type=Path, help="folder of a set in nuScenes' format; default as in the config")
+    parser.add_argument("--version", help="of the set; default as in the config")
     parser.add_argument(
         "--index", type=Path, help="of the set, made where there is none; default OUT_DIR/index-VERSION"
     )
@@ -73,7 +73,7 @@ def run_options(parsed: argparse.Namespace) -> RunOptions:
         checkpoint=parsed.checkpoint,
         dataroot=parsed.dataroot,
         version=parsed.version,
-        index=parsed.index or parsed.out_dir / f"index-{parsed.version}",
+        index=parsed.index,
         out_dir=parsed.out_dir,
         sensors=tuple(parsed.sensors.split(",")) if parsed.sensors else None,
         on_error=parsed.on_error,

@@ -28,12 +28,16 @@ class Run:
     """A model and the samples to run it on.
 
     Args:
+        dataroot: of the set.
+        version: of the set.
         predictor: the model.
         loader: loads samples without annotations.
         meta: what a submission says of the sensors.
         class_names: what the labels of predictions index.
     """
 
+    dataroot: Path
+    version: str
     predictor: Predictor
     loader: SampleLoader
     meta: SubmissionMeta
@@ -55,12 +59,14 @@ def prepare_run(options: RunOptions) -> Run:
     """
     config = load_config(options.config)
     cameras, lidar = sensor_settings(config, options.sensors)
+    dataroot = options.dataroot or Path(_setting(config, "dataroot"))
+    version = options.version or _setting(config, "version")
     detector = build_detector(config, allowed_packages=options.allowed_packages)
     load_weights(detector, options.checkpoint)
     options.out_dir.mkdir(parents=True, exist_ok=True)
     loader = SampleLoader(
-        index=open_index(options.dataroot, options.version, options.index),
-        dataroot=options.dataroot,
+        index=open_index(dataroot, version, options.index or options.out_dir / f"index-{version}"),
+        dataroot=dataroot,
         class_names=detector.class_names,
         cameras=cameras,
         lidar=lidar,
@@ -68,6 +74,8 @@ def prepare_run(options: RunOptions) -> Run:
         on_error=cast(OnError, options.on_error),
     )
     return Run(
+        dataroot=dataroot,
+        version=version,
         predictor=Predictor(detector, options.device or ("cuda" if torch.cuda.is_available() else "cpu")),
         loader=loader,
         meta=SubmissionMeta(use_camera=cameras is not None, use_lidar=lidar is not None, use_radar=False),
@@ -90,11 +98,8 @@ def sensor_settings(
     Raises:
         ValueError: the config does not have the sensors, or their settings are wrong.
     """
-    data = config.get("data")
-    arguments = data.get("init_args") if isinstance(data, Mapping) else None
-    if not isinstance(arguments, Mapping):
-        raise ValueError(f"sensor_settings: config must have data.init_args, got only {', '.join(config)}")
-    check_config(data, where="data")
+    arguments = _data_arguments(config)
+    check_config(config["data"], where="data")
     trained = [sensor for sensor, key in _KEYS.items() if arguments.get(key) is not None]
     wanted = trained if sensors is None else list(sensors)
     if not wanted or not set(wanted) <= set(trained):
@@ -131,6 +136,21 @@ def open_index(dataroot: Path, version: str, folder: Path) -> Index:
     if index.version != version:
         raise ValueError(f"open_index: index must be of version {version}, {folder} is of {index.version}")
     return index
+
+
+def _data_arguments(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    data = config.get("data")
+    arguments = data.get("init_args") if isinstance(data, Mapping) else None
+    if not isinstance(arguments, Mapping):
+        raise ValueError(f"prepare_run: config must have data.init_args, got only {', '.join(config)}")
+    return arguments
+
+
+def _setting(config: Mapping[str, Any], name: str) -> str:
+    value = _data_arguments(config).get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"prepare_run: --{name} must be given where the config does not name it, got {value!r} there")
+    return value
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,17 @@ def test_wrong_arguments_are_one_sentence(trained, dataroot, tmp_path, capsys, m
     assert message in said
 
 
+def test_set_and_version_are_those_of_the_config_unless_named(trained, tmp_path, capsys):
+    files = [str(trained / "config.yaml"), str(trained / "weights.safetensors")]
+    assert load_tool("test").main([*files, "--out-dir", str(tmp_path / "out")]) == 0
+    assert "boxes in 3 samples" in capsys.readouterr().out
+    nameless = tmp_path / "nameless.yaml"
+    lines = (trained / "config.yaml").read_text().splitlines()
+    nameless.write_text("\n".join(line for line in lines if not line.strip().startswith("dataroot:")))
+    assert load_tool("test").main([str(nameless), files[1], "--out-dir", str(tmp_path / "other")]) == 1
+    assert "--dataroot must be given where the config does not name it, got None" in capsys.readouterr().err
+
+
 def test_damaged_weights_are_refused(trained, dataroot, tmp_path, capsys):
     run = shutil.copytree(trained, tmp_path / "run")
     data = bytearray((run / "weights.safetensors").read_bytes())
