@@ -16,7 +16,8 @@ NO_TRIANGLE = 0xFFFFFFFF
 """What Open3D answers for a ray that meets nothing."""
 
 _BOX_MARGIN_M = 1e-3
-_BLOCK = 256
+_FINE, _COARSE = 32, 2048
+"""Numbers of rays that are first held against an actor together."""
 
 
 class Motion(NamedTuple):
@@ -102,42 +103,59 @@ def _entry(origin: np.ndarray, direction: np.ndarray, center: np.ndarray, half: 
 
 
 @njit(cache=True, error_model="numpy")
-def _blocks(rays: np.ndarray, limits_m: np.ndarray) -> np.ndarray:
-    """Cones around runs of rays (B, 9): middle of the origins, their radius, axis, half angle, longest limit."""
-    num_blocks = (len(rays) + _BLOCK - 1) // _BLOCK
-    blocks = np.zeros((num_blocks, 9))
-    for b in range(num_blocks):
-        run = slice(b * _BLOCK, min((b + 1) * _BLOCK, len(rays)))
-        size, block = run.stop - run.start, blocks[b]
-        for n in range(run.start, run.stop):
+def _cones(rays: np.ndarray, limits_m: np.ndarray, size: int) -> np.ndarray:
+    """Cones around runs of `size` rays (B, 10): middle of the origins, their radius, axis, cosine and sine, longest."""
+    num_runs = (len(rays) + size - 1) // size
+    cones = np.zeros((num_runs, 10))
+    for b in range(num_runs):
+        first, last = b * size, min((b + 1) * size, len(rays))
+        cone = cones[b]
+        for n in range(first, last):
             for i in range(3):
-                block[i] += rays[n, i] / size
-                block[4 + i] += rays[n, 3 + i]
-            block[8] = max(block[8], limits_m[n])
-        length = np.sqrt(np.sum(block[4:7] ** 2))
-        block[4:7] /= max(length, 1e-9)
-        lowest = 1.0 if length > 1e-3 else -1.0
-        for n in range(run.start, run.stop):
-            away, along = 0.0, 0.0
+                cone[i] += rays[n, i] / (last - first)
+                cone[4 + i] += rays[n, 3 + i]
+            cone[9] = max(cone[9], limits_m[n])
+        length = np.sqrt(cone[4] ** 2 + cone[5] ** 2 + cone[6] ** 2)
+        cosine, apart = 1.0, 0.0
+        for n in range(first, last):
+            along, away = 0.0, 0.0
             for i in range(3):
-                away += (rays[n, i] - block[i]) ** 2
-                along += rays[n, 3 + i] * block[4 + i]
-            block[3] = max(block[3], np.sqrt(away))
-            lowest = min(lowest, along)
-        block[7] = np.arccos(max(lowest, -1.0)) + 1e-3
-    return blocks
+                along += rays[n, 3 + i] * cone[4 + i] / max(length, 1e-9)
+                away += (rays[n, i] - cone[i]) ** 2
+            cosine, apart = min(cosine, along), max(apart, away)
+        cone[4:7] /= max(length, 1e-9)
+        cone[3], cone[7] = np.sqrt(apart) + 1e-3, max(cosine - 1e-5, -1.0)
+        cone[8] = np.sqrt(1 - cone[7] ** 2)
+    return cones
 
 
 @njit(cache=True, error_model="numpy")
-def _passes_by(block: np.ndarray, center: np.ndarray, reach: float) -> bool:
-    """Whether no ray of a block can come within `reach` of a centre."""
-    x, y, z = center[0] - block[0], center[1] - block[1], center[2] - block[2]
-    distance, wide = np.sqrt(x * x + y * y + z * z), reach + block[3]
+def _passes_by(cone: np.ndarray, center: np.ndarray, reach: float) -> bool:
+    """Whether no ray of a cone can come within `reach` of a centre."""
+    x, y, z = center[0] - cone[0], center[1] - cone[1], center[2] - cone[2]
+    distance, wide = np.sqrt(x * x + y * y + z * z), reach + cone[3]
     if distance <= wide:
         return False
-    cosine = (x * block[4] + y * block[5] + z * block[6]) / distance
-    angle = np.arccos(min(max(cosine, -1.0), 1.0))
-    return distance - wide > block[8] or angle > block[7] + np.arcsin(wide / distance)
+    if distance - wide > cone[9]:
+        return True
+    if cone[7] < 0:
+        return False  # wider than half of all directions
+    # beyond the cone's half angle and the sphere's together; their sum stays below pi
+    sine = wide / distance
+    outermost = cone[7] * np.sqrt(1 - sine * sine) - cone[8] * sine
+    return x * cone[4] + y * cone[5] + z * cone[6] < outermost * distance
+
+
+@njit(cache=True, error_model="numpy")
+def _near(coarse: np.ndarray, fine: np.ndarray, center: np.ndarray, reach: float) -> list[int]:
+    """First rays of the runs of `_FINE` rays that may come within `reach` of a centre."""
+    ratio, found = _COARSE // _FINE, [0][:0]
+    for c in range(len(coarse)):
+        if not _passes_by(coarse[c], center, reach):
+            for b in range(c * ratio, min((c + 1) * ratio, len(fine))):
+                if not _passes_by(fine[b], center, reach):
+                    found.append(b * _FINE)
+    return found
 
 
 @njit(cache=True, error_model="numpy")
@@ -167,7 +185,7 @@ def meetings(
     entries, local = np.empty(1024, np.float32), np.empty((1024, 6), np.float32)
     rotation, position = np.empty((3, 3)), np.empty(3)
     origin, direction = np.empty(3), np.empty(3)
-    blocks = _blocks(rays, limits_m)
+    coarse, fine = _cones(rays, limits_m, _COARSE), _cones(rays, limits_m, _FINE)
     for actor in range(len(shape_of)):
         shape = shape_of[actor]
         center, half = shapes.centers[shape], shapes.halves[shape]
@@ -175,10 +193,8 @@ def meetings(
         start = motion.position_start[actor].astype(np.float32)
         step = (motion.position_end[actor] - motion.position_start[actor]).astype(np.float32)
         middle, sweep = start + step / 2, reach + np.sqrt(np.sum(step**2)) / 2
-        for b in range(len(blocks)):
-            if _passes_by(blocks[b], middle, sweep):
-                continue
-            for n in range(b * _BLOCK, min((b + 1) * _BLOCK, len(rays))):
+        for first in _near(coarse, fine, middle, sweep):
+            for n in range(first, min(first + _FINE, len(rays))):
                 fraction = fractions[n]
                 x = start[0] + fraction * step[0] - rays[n, 0]
                 y = start[1] + fraction * step[1] - rays[n, 1]

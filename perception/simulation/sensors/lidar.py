@@ -180,7 +180,7 @@ def _intensities(
     The root and the factors bring quantiles near those of recorded sweeps, whose scale is no plain reflectivity.
     """
     surface, cosine = materials[hits.material], _cosines(hits, directions)
-    diffuse = 38 * np.sqrt(surface["lidar_reflectivity"]) * (0.7 + 0.3 * cosine)
+    diffuse = 33 * np.sqrt(surface["lidar_reflectivity"]) * (0.7 + 0.3 * cosine)
     mirrored = 150 * surface["lidar_gloss"] * cosine**2
     speckle = np.exp(0.45 * rng.standard_normal(len(own), dtype=np.float32))
     value = np.where(own, 20.0, diffuse + mirrored) * speckle
