@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import os
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from perception.formats.files import atomic_writer
 
 _LIGHTNING_PREFIX = "detector."
 _SHOWN_NAMES = 5
@@ -69,15 +69,16 @@ def checksum_path(path: Path | str) -> Path:
 def load_weights(detector: nn.Module, path: Path | str) -> None:
     """Fills a model with the weights of a file whose checksum is right.
 
-    Nothing is unpickled except what `weights_only` admits, and the model is untouched unless every tensor fits.
+    Nothing is unpickled except what `weights_only` admits, and the model is untouched unless every tensor fits and is
+    finite: a diverged model would find nothing, without a word.
 
     Args:
         detector: the model.
         path: ".safetensors" as `save_weights` writes it, or a Lightning ".ckpt", of which the detector's part is read.
 
     Raises:
-        ValueError: another ending, a missing or wrong checksum, a damaged file, or tensors that are missing, unexpected
-            or of another shape.
+        ValueError: another ending, a missing or wrong checksum, a damaged file, or tensors that are missing,
+            unexpected, of another shape or kind, or not finite.
     """
     path = Path(path)
     readers: dict[str, Callable[[bytes, Path], dict[str, Tensor]]] = {
@@ -121,10 +122,10 @@ def _read_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
 def _read_lightning(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # torch's unpickler ends in bare asserts and whatever a damaged call raises
         raise ValueError(f"load_weights: {path} must hold tensors and plain values alone: {error}") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise ValueError(f"load_weights: {path} must be a Lightning checkpoint with a state_dict of tensors")
     prefix = _LIGHTNING_PREFIX
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -137,14 +138,24 @@ def _check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: 
         for name in sorted(shared)
         if given[name].shape != wanted[name].shape
     ]
+    alike = [name for name in sorted(shared) if given[name].shape == wanted[name].shape]
+    other = [name for name in alike if not _same_kind(wanted[name], given[name])]
     faults = {
         "missing": sorted(wanted.keys() - given.keys()),
         "unexpected": sorted(given.keys() - wanted.keys()),
         "of another shape": reshaped,
+        "of another kind of number": other,
+        "not finite": [name for name in alike if name not in other and not bool(given[name].isfinite().all())],
     }
     told = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names]
     if told:
         raise ValueError(f"load_weights: {path} must hold the tensors of this detector, got {'; '.join(told)}")
+
+
+def _same_kind(wanted: Tensor, given: Tensor) -> bool:
+    """Whether the copy keeps the values: plain memory, and fractions for fractions, of whatever precision."""
+    plain = given.layout is torch.strided and not given.is_meta and not given.is_quantized and not given.is_complex()
+    return plain and given.is_floating_point() == wanted.is_floating_point()
 
 
 def _some(names: list[str]) -> str:
@@ -156,17 +167,5 @@ def _checksum_line(data: bytes, name: str) -> bytes:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)
+    with atomic_writer(path) as file:
+        file.write(data)

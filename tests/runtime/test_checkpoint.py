@@ -1,11 +1,14 @@
 """Checkpoints: what was saved is what is loaded, and nothing that was tampered with is."""
 
+import contextlib
 import hashlib
 import os
 import pickle
+import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -132,7 +135,9 @@ def test_a_damaged_lightning_checkpoint_is_refused(content: bytes, tmp_path: Pat
         load_weights(small(), path)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, {"state_dict": {"detector.0.weight": 3}}])
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"weights": {}}, {"state_dict": {"detector.0.weight": 3}}, {"state_dict": {3: torch.ones(1)}}]
+)
 def test_a_checkpoint_of_something_else_is_refused(content: object, tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     torch.save(content, path)
@@ -150,6 +155,42 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     bare = nn.Sequential(nn.Linear(2, 3))
     with pytest.raises(ValueError, match=r"5 unexpected \(1.bias, 1.num_batches_tracked, .*\)"):
         load_weights(bare, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda weight: weight * float("nan"), "1 not finite (0.weight)"),
+        (lambda weight: weight.to(torch.int8), "1 of another kind of number (0.weight)"),
+        (lambda weight: weight.to(torch.complex64), "1 of another kind of number (0.weight)"),
+        (lambda weight: weight.to_sparse(), "1 of another kind of number (0.weight)"),
+        (lambda weight: weight.to("meta"), "1 of another kind of number (0.weight)"),
+    ],
+)
+def test_tensors_that_hold_no_weights_are_refused_and_nothing_is_copied(change, reason: str, tmp_path: Path) -> None:
+    model = small()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {f"detector.{name}": value + 1 for name, value in before.items()}
+    state["detector.0.weight"] = change(state["detector.0.weight"])
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": state}, path)
+    write_checksum(path)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        load_weights(model, path)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_damage_inside_a_lightning_checkpoint_is_never_a_traceback(tmp_path: Path) -> None:
+    model, rng = small(), np.random.default_rng(0)
+    whole, path = tmp_path / "whole.ckpt", tmp_path / "last.ckpt"
+    torch.save({"state_dict": {f"detector.{name}": value for name, value in model.state_dict().items()}}, whole)
+    content = whole.read_bytes()
+    for start in rng.integers(0, 900, 300):  # where the pickle lies
+        path.write_bytes(content[:start] + rng.bytes(2) + content[start + 2 :])
+        write_checksum(path)
+        with contextlib.suppress(ValueError):
+            load_weights(model, path)
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pth", "weights.bin", "weights"])
