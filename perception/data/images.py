@@ -194,6 +194,8 @@ def _find_zeroed(data: bytes) -> int | None:
 
 
 def _decode_png(path: str | Path, header: Image.Image) -> np.ndarray:
+    if header.mode.startswith(("I", "F")):
+        raise ValueError(f"load_image: {path}: PNG must have 8 bits per channel, got more")
     try:
         return np.asarray(header.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:

@@ -117,6 +117,7 @@ PNG = encode(smooth_picture(90, 160), "PNG")
         (JPEG[:-2], "ends early or is damaged"),
         (JPEG[:8000] + bytes(200) + JPEG[8200:], "overwritten with zeros from byte 8000 on"),
         (JPEG[:8000] + bytes(len(JPEG) - 8000), "JPEG data"),
+        (encode(np.full((90, 160), 256, np.uint16), "PNG"), "PNG must have 8 bits per channel, got more"),
         (PNG[: len(PNG) // 2], "PNG data ends early or is damaged"),
         (encode(smooth_picture(90, 160), "BMP"), "not a readable JPEG or PNG picture"),
         (encode(smooth_picture(90, 161)), "must be 160 x 90 pixels as calibrated, got 161 x 90"),
