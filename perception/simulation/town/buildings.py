@@ -78,7 +78,7 @@ def draw_style(rng: np.random.Generator, split: str) -> Style:
     return Style(
         walls=tuple(chosen),
         roofs=roofs,
-        floors=(low, low + int(rng.integers(4, 8))),
+        floors=(low, low + int(rng.integers(3, 7))),
         pitched=float(rng.uniform(0.65, 0.95) if train else rng.uniform(0.4, 0.75)),
         window_m=(float(size[0]), float(size[1])),
         band_share=float(rng.uniform(0.2, 0.5)),
@@ -254,7 +254,7 @@ def town_house(rng: np.random.Generator, style: Style, size_m: tuple[float, floa
             meshes.append(facades.bands(side, sills, 1.6))
         else:
             low = [] if shops or k == 0 else [1.0]
-            places = facades.window_grid(side, [*low, *sills], style.window_m, (1.0, 1.6, 1.8, 1.6)[k] * spacing)
+            places = facades.window_grid(side, [*low, *sills], style.window_m, (1.0, 1.7, 2.6, 1.7)[k] * spacing)
             meshes.append(_upper_windows(rng, side, places, frame, framed=k == 0))
             if balcony and k == 0:
                 meshes.append(facades.balconies(side, places[rng.random(len(places)) < 0.4], trim))
@@ -364,7 +364,7 @@ def _backdrop(rng: np.random.Generator, style: Style, plan: Plan, taken: list[Po
         site = Site(float(x), float(y), float(rng.uniform(0, 2 * np.pi)), *size)
         area = site.footprint(4.0)
         inside = far.contains(area) and not near.intersects(area)
-        if len(meshes) < 26 and inside and not _overlaps(area, taken):
+        if len(meshes) < 20 and inside and not _overlaps(area, taken):
             taken.append(area)
             meshes.append(placed(_tower(rng, style, size), (site.x, site.y, PLOT_Z_M), site.yaw_rad))
     return meshes

@@ -11,6 +11,7 @@ from perception.simulation.mesh import Mesh, Paint, cuboid, loft, merge, moved, 
 
 _FRAME_OUT_M = 0.03
 _GLASS_OUT_M = 0.05
+_FRAMED_M = 11.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def window_grid(
 
 
 def windows(rng: np.random.Generator, facade: Facade, rectangles: np.ndarray, frame: Paint) -> Mesh:
-    """Windows with frames; some have blinds, a few are lit.
+    """Windows, framed up to `_FRAMED_M`; some have blinds, a few are lit.
 
     Args:
         rng: where the randomness comes from.
@@ -117,7 +118,8 @@ def windows(rng: np.random.Generator, facade: Facade, rectangles: np.ndarray, fr
     Returns:
         Panels.
     """
-    meshes = [panels(facade, rectangles + np.array([-0.1, -0.16, 0.1, 0.1]), _FRAME_OUT_M, frame)]
+    low = rectangles[rectangles[:, 1] < _FRAMED_M]
+    meshes = [panels(facade, low + np.array([-0.1, -0.16, 0.1, 0.1]), _FRAME_OUT_M, frame)]
     kind = rng.choice(3, len(rectangles), p=[0.74, 0.2, 0.06])
     for k, name in enumerate(("window", "window_blind", "window_lit")):
         meshes.append(panels(facade, rectangles[kind == k], _GLASS_OUT_M, paint(name)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from shapely import contains_xy, prepare
+from shapely import contains_xy, line_merge, prepare
 from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
@@ -116,7 +116,7 @@ def place_along_kerbs(rng: np.random.Generator, plan: Plan, done: Furnishing) ->
         str(rng.choice(["steel", "steel_dark", "steel_green"])),
     )
     leaves = rng.permutation(4)[:2]
-    tree_step = float(rng.uniform(12, 16))
+    tree_step = float(rng.uniform(13.5, 17.5))
     for line in _kerb_lines(plan):
         total = curves.length(line)
         for station in np.arange(rng.uniform(3, 12), total - 6, 29.0):
@@ -197,7 +197,7 @@ def place_on_plots(rng: np.random.Generator, plan: Plan, taken: Sequence[Polygon
         if block.kind == "park":
             _furnish_park(rng, block, done)
     edge = Polygon(polygons(plan.blocks[-1].plots, 400.0)[0].interiors[0])
-    for reach, count, balls in ((22.0, 45, 2), (110.0, 70, 1)):
+    for reach, count, balls in ((22.0, 45, 2), (110.0, 60, 1)):
         belt = edge.buffer(reach).difference(edge.buffer(3.0)).difference(built)
         _grow(rng, _scatter(rng, belt, count, done, 4.0), 0.35, balls, done)
     for park in plan.car_parks:
@@ -214,11 +214,13 @@ def _furnish_park(rng: np.random.Generator, block: Block, done: Furnishing) -> N
             inside = block.plots.buffer(-2).contains(LineString([(x, y), (x + 0.1, y)]))
             if inside and done.free(x, y, 1.6):
                 done.put(furniture.bench(), x, y, PLOT_Z_M, yaw + np.pi)
-    frontage = block.plots.buffer(-0.7).exterior if isinstance(block.plots, Polygon) else None
-    for piece in getattr(frontage.difference(block.paths.buffer(2.5)), "geoms", []) if frontage else []:
-        line = curves.resampled(np.array(piece.simplify(0.1).coords), 6.0)
-        if curves.length(line) > 6:
-            done.meshes.append(plants.hedge(line, 0.8, PLOT_Z_M))
+    gaps = block.paths.buffer(2.5)
+    for outline in polygons(block.plots.buffer(-0.7)):
+        beside_the_walkway = outline.exterior.intersection(block.walkway.buffer(1.0)).difference(gaps)
+        for piece in getattr(line_merge(beside_the_walkway), "geoms", [beside_the_walkway]):
+            line = curves.resampled(np.array(piece.simplify(0.1).coords), 6.0)
+            if curves.length(line) > 6:
+                done.meshes.append(plants.hedge(line, 0.8, PLOT_Z_M))
 
 
 def _furnish_car_park(frame: tuple[float, float, float], size_m: tuple[float, float], done: Furnishing) -> None:

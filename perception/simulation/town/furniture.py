@@ -181,7 +181,7 @@ def small_piece(kind: str) -> Mesh:
             ]
         )
     if kind == "bin":
-        return merge([cylinder(0.27, (0, 0.85), paint("bin"), 8), cylinder(0.3, (0.85, 0.98), paint("steel_dark"), 8)])
+        return merge([cylinder(0.27, (0, 0.85), paint("bin"), 6), cylinder(0.3, (0.85, 0.98), paint("steel_dark"), 6)])
     if kind == "post_box":
         return cuboid((0.5, 0.5, 1.15), paint("post_box"), (0, 0, 0.575))
     if kind == "bollard":

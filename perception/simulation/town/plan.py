@@ -294,15 +294,19 @@ def mirrored(plan: Plan) -> Plan:
     width = plan.size_m[0]
 
     def line(points: np.ndarray) -> np.ndarray:
+        """Mirrored points."""
         return np.array([width, 0.0]) + points * [-1.0, 1.0]
 
     def area(shape: BaseGeometry) -> BaseGeometry:
+        """A mirrored shape."""
         return affinity.affine_transform(shape, [-1, 0, 0, 1, width, 0])
 
     def slot(place: ParkingSlot) -> ParkingSlot:
+        """A mirrored place."""
         return replace(place, x=width - place.x, yaw_rad=np.pi - place.yaw_rad)
 
     def park(it: CarPark) -> CarPark:
+        """A mirrored car park."""
         # The frame's y axis must still point away from the road, so x turns round.
         frame = (width - it.frame[0], it.frame[1], -it.frame[2])
         slots = tuple(slot(place) for place in it.slots)
