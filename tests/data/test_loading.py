@@ -90,6 +90,12 @@ def test_points_near_the_sensor_are_removed(own_synthetic: IndexedSet) -> None:
     assert everything.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.filterwarnings("error")
+def test_points_absurdly_far_are_kept_without_a_word(own_synthetic: IndexedSet) -> None:
+    write_lidar(path_of(own_synthetic, 0, "LIDAR_TOP"), np.full((1, 5), 1e30, np.float32))
+    assert loader_of(own_synthetic).load(0).lidar.points[0, :3].abs().max() > 1e29
+
+
 def test_a_cloud_without_any_return_is_present_and_empty(own_synthetic: IndexedSet) -> None:
     write_lidar(path_of(own_synthetic, 0, "LIDAR_TOP"), np.zeros((8, 5), np.float32))
     assert loader_of(own_synthetic).load(0).lidar.points.shape == (0, 5)
