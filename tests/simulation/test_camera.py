@@ -1,5 +1,7 @@
 """The camera: what it shows lies where the geometry says, its counts, its times, its bytes."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from perception.simulation.mesh import Mesh, cuboid, ellipsoid, paint
 from perception.simulation.rays import RayScene
 from perception.simulation.rig import scaled_intrinsics, surround_cameras, surround_rig
 from perception.simulation.sensors.camera import Camera
-from tests.simulation.tiny_world import EvenMotion, pose, surroundings, wall_at
+from perception.simulation.signal_lamps import SignalLamps, lamp_meshes
+from perception.simulation.town.town import SignalHead
+from tests.simulation.tiny_world import START_M, EvenMotion, pose, surroundings, wall_at
 
 CAR = paint("car_white", "vehicle.car")
 LAMP = paint("signal_red", "vehicle.car")
@@ -173,3 +177,22 @@ def test_an_empty_world_gives_a_picture() -> None:
     shot = front().capture(empty, 0)
     assert not np.isfinite(shot.distance_m).any()
     assert shot.image.std() > 0
+
+
+def test_lit_signals_shine_and_belong_to_the_town() -> None:
+    head = SignalHead((*(START_M + np.array([12.0, 1.0, 2.2])),), np.pi, 0)
+    car = cuboid(CAR_SIZE, CAR)
+    motion = EvenMotion(0, 0, [pose(-20, 0, 0.81)], [(0, 0, 0)])
+    scene = surroundings(motion, [car, *lamp_meshes()])
+    for colour, channel in (("red", 0), ("green", 1)):
+        lamps = SignalLamps([head], lambda _, colour=colour: (colour,), first_shape=1)
+        shot = front(motion_blur=False).capture(replace(scene, signals=lamps), 0)
+        world = START_M + np.array([12.0, 1.0, 2.2 + (0.34 if colour == "red" else -0.34)])
+        u, v = np.rint(pixels_of(front(), shot.ego2global, world[None])[0]).astype(int)
+        patch = shot.image[v - 3 : v + 4, u - 3 : u + 4].reshape(-1, 3).astype(int)
+        brightest = patch[np.argmax(patch[:, channel] - patch[:, 1 - channel])]
+        assert brightest[channel] > brightest[1 - channel] + 40
+        assert (shot.actor == -1).all()
+        assert shot.visible_px.tolist() == [0]
+    dark = SignalLamps([head], lambda _: ("",), first_shape=1)
+    assert len(dark.shining(0)[0]) == 0

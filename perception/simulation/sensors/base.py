@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 
 from perception.simulation.light import Light
-from perception.simulation.rays import ActorPoses, RayScene
+from perception.simulation.rays import STATIC, ActorPoses, RayScene
+from perception.simulation.signal_lamps import SignalLamps
 
 
 class Motion(Protocol):
@@ -38,6 +39,7 @@ class Surroundings:
         materials: (len(MATERIALS),) table of `materials.MATERIAL_DTYPE`.
         light: sun and sky.
         seed: of the scene; noise depends on it, the channel and the time alone.
+        signals: what the traffic lights show; dark where None.
     """
 
     rays: RayScene
@@ -45,12 +47,22 @@ class Surroundings:
     materials: np.ndarray
     light: Light
     seed: int
+    signals: SignalLamps | None = None
 
     def actors(self, start_us: int, end_us: int | None = None) -> ActorPoses:
-        """The actors at one time, or between two, over which they move evenly."""
+        """The actors at one time, or between two, over which they move evenly; lit signal lamps follow them."""
         start = self.motion.actor2global(start_us)
         end = start if end_us is None else self.motion.actor2global(end_us)
-        return ActorPoses(self.motion.actor_shapes(start_us), start, end)
+        shapes = self.motion.actor_shapes(start_us)
+        if self.signals is not None:
+            lamps, lamp2global = self.signals.shining(start_us)
+            shapes = np.concatenate([shapes, lamps])
+            start, end = (np.concatenate([poses, lamp2global]) for poses in (start, end))
+        return ActorPoses(shapes, start, end)
+
+    def known(self, actor: np.ndarray, t_us: int) -> np.ndarray:
+        """Rows of actors as sensors report them: signal lamps belong to the town, so theirs become `STATIC`."""
+        return np.where(actor < len(self.motion.actor_shapes(t_us)), actor, STATIC).astype(np.int32)
 
     def rng(self, channel: str, t_us: int) -> np.random.Generator:
         """The random numbers of one recording."""

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from perception.simulation.developing import develop, expose, pixel_ways, smear
-from perception.simulation.rays import Hits
+from perception.simulation.rays import ActorPoses, Hits
 from perception.simulation.rendering import Instant
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.silhouettes import count_unoccluded
@@ -94,10 +94,11 @@ class Camera:
             The picture, what each pixel shows and how much of each actor.
         """
         height, width = self.image_size_px
-        ego2global = surroundings.motion.ego2global(t_us)
+        motion, ego2global = surroundings.motion, surroundings.motion.ego2global(t_us)
         camera2global = ego2global @ self.sensor2ego
-        actors = surroundings.actors(t_us)
-        instant = Instant(surroundings.rays, actors, surroundings.light, Appearance.of(surroundings.materials))
+        instant = Instant(
+            surroundings.rays, surroundings.actors(t_us), surroundings.light, Appearance.of(surroundings.materials)
+        )
 
         def between(pixels: np.ndarray) -> np.ndarray:
             return _turned(camera2global, self._unproject(pixels))
@@ -113,14 +114,16 @@ class Camera:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us))
         noise = surroundings.rng(self.channel, t_us).standard_normal((height, width, 3), dtype=np.float32)
         image = develop(picture, expose(picture, surroundings.light), noise)
-        visible = np.bincount(hits.actor[hits.actor >= 0], minlength=len(actors))  # (A,)
-        silhouettes = count_unoccluded(surroundings.rays, actors, camera2global, self.intrinsics, self.image_size_px)
+        actor = surroundings.known(hits.actor, t_us)
+        bodies = ActorPoses.still(motion.actor_shapes(t_us), motion.actor2global(t_us))
+        visible = np.bincount(actor[actor >= 0], minlength=len(bodies))  # (A,)
+        silhouettes = count_unoccluded(surroundings.rays, bodies, camera2global, self.intrinsics, self.image_size_px)
         return CameraRecording(
             t_us=t_us,
             ego2global=ego2global,
             image=image,
             content=_jpeg(image, self.jpeg_quality),
-            actor=hits.actor.reshape(height, width),
+            actor=actor.reshape(height, width),
             distance_m=hits.distance_m.reshape(height, width),
             semantic=np.where(hits.found, hits.semantic, 0).reshape(height, width),
             visible_px=visible,
@@ -133,13 +136,13 @@ class Camera:
         motion, identity = surroundings.motion, np.eye(4)[None]
         camera2global = motion.ego2global(t_us) @ self.sensor2ego
         at_rest = np.linalg.inv(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
-        ways = []
+        owner, ways = surroundings.known(hits.actor, t_us), []
         for moment_us in (t_us - half_us, t_us + half_us):
             global2camera = np.linalg.inv(motion.ego2global(moment_us) @ self.sensor2ego)
             objects = np.concatenate([motion.actor2global(moment_us), identity])
             ways.append(global2camera @ objects @ at_rest @ camera2global)
         points = self._rays * np.minimum(hits.distance_m, 1e4)[:, None]  # (H * W, 3)
-        pixels = pixel_ways(points, hits.actor, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
+        pixels = pixel_ways(points, owner, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
         return pixels.reshape(*self.image_size_px, 2)
 
 

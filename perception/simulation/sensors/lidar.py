@@ -9,7 +9,7 @@ import numpy as np
 
 from perception.formats.classes import POINT_CATEGORIES
 from perception.simulation.materials import Pattern
-from perception.simulation.rays import Hits, RayScene
+from perception.simulation.rays import STATIC, Hits, RayScene
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.ego_body import ego_body
 
@@ -118,7 +118,7 @@ class Lidar:
             t_us=t_us,
             ego2global=surroundings.motion.ego2global(t_us),
             points=points,
-            actor=np.where(returned & ~own, hits.actor, -1).astype(np.int32),
+            actor=np.where(returned & ~own, surroundings.known(hits.actor, t_us), STATIC),
             semantic=np.where(returned, np.where(own, _EGO, hits.semantic), _NOISE).astype(np.uint8),
             raw=raw.astype(np.float32),
             time_s=((fraction - 1) * SPIN_US * 1e-6).astype(np.float32),
@@ -158,8 +158,8 @@ def return_chance(hits: Hits, cosine: np.ndarray, materials: np.ndarray) -> np.n
     surface = materials[hits.material]
     reflectivity = surface["lidar_reflectivity"]
     strength = np.maximum(reflectivity + surface["lidar_gloss"], 0.01) / 0.3
-    half_range_m = 130 * strength**0.4 * np.maximum(cosine, 1e-3) ** 0.2  # where every second pulse is lost
-    glass = np.where(reflectivity < 0.1, 1 - 0.6 * surface["gloss"], 1.0)  # lets most of the light through
+    half_range_m = 110 * strength**0.4 * np.maximum(cosine, 1e-3) ** 0.2  # where every second pulse is lost
+    glass = np.where(reflectivity < 0.1, 1 - 0.9 * surface["gloss"], 1.0)  # lets most of the light through
     return 0.985 * glass / (1 + (hits.distance_m / half_range_m) ** 4)
 
 
@@ -180,9 +180,9 @@ def _intensities(
     The root and the factors bring quantiles near those of recorded sweeps, whose scale is no plain reflectivity.
     """
     surface, cosine = materials[hits.material], _cosines(hits, directions)
-    diffuse = 33 * np.sqrt(surface["lidar_reflectivity"]) * (0.7 + 0.3 * cosine)
+    diffuse = 29 * np.sqrt(surface["lidar_reflectivity"]) * (0.7 + 0.3 * cosine)
     mirrored = 150 * surface["lidar_gloss"] * cosine**2
-    speckle = np.exp(0.45 * rng.standard_normal(len(own), dtype=np.float32))
+    speckle = np.exp(0.6 * rng.standard_normal(len(own), dtype=np.float32))
     value = np.where(own, 20.0, diffuse + mirrored) * speckle
     empty = rng.poisson(4.0, len(own))
     return np.clip(np.rint(np.where(returned, value, empty)), 0, 255)
