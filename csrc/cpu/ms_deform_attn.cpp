@@ -3,60 +3,14 @@
 #include <algorithm>
 #include <vector>
 
+#include "cpu/weighted_rows.h"
 #include "include/vectorize.h"
 
 namespace perception {
 namespace {
 
 constexpr int64_t kQueriesPerTask = 64;
-constexpr int64_t kVectorBytes = 64;
-
 constexpr int64_t kQueriesAhead = 4;
-
-// As many numbers as fill 64 bytes, in one register or several, at any address: the same sums with every instruction
-// set.
-template <typename T>
-struct Lanes {
-  static constexpr int64_t kCount = kVectorBytes / sizeof(T);
-  typedef T Vector __attribute__((vector_size(kVectorBytes), aligned(sizeof(T)), may_alias));
-};
-
-// Asks for memory before it is needed; any address will do.
-template <typename T>
-PERCEPTION_INLINE void prefetch(const T* first, int64_t count) {
-  for (int64_t i = 0; i < count; i += Lanes<T>::kCount) __builtin_prefetch(first + i);
-}
-
-template <typename T>
-struct WeightedRow {
-  const T* row;
-  T weight;
-};
-
-// Adds kVectors * 64 bytes of all rows in registers, whatever their width on this machine.
-template <int kVectors, typename T>
-PERCEPTION_INLINE void add_rows(const WeightedRow<T>* rows, int64_t count, int64_t channel, T* output) {
-  using Vector = typename Lanes<T>::Vector;
-  Vector sum[kVectors] = {};
-  for (int64_t i = 0; i < count; ++i) {
-    const Vector* const values = reinterpret_cast<const Vector*>(rows[i].row + channel);
-    for (int v = 0; v < kVectors; ++v) sum[v] += rows[i].weight * values[v];
-  }
-  for (int v = 0; v < kVectors; ++v) reinterpret_cast<Vector*>(output + channel)[v] = sum[v];
-}
-
-template <typename T>
-PERCEPTION_INLINE void add_all_rows(const WeightedRow<T>* rows, int64_t count, int64_t channels, T* output) {
-  constexpr int64_t kLanes = Lanes<T>::kCount;
-  int64_t channel = 0;
-  for (; channel + 2 * kLanes <= channels; channel += 2 * kLanes) add_rows<2>(rows, count, channel, output);
-  for (; channel + kLanes <= channels; channel += kLanes) add_rows<1>(rows, count, channel, output);
-  for (; channel < channels; ++channel) {
-    T sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += rows[i].weight * rows[i].row[channel];
-    output[channel] = sum;
-  }
-}
 
 // Attends with one query of one head. `value` starts at the sample's first value of this head; `rows` has room for four
 // per place. The pixels that are inside are listed first, without branches, and then added up.
@@ -80,31 +34,7 @@ PERCEPTION_MULTIVERSION void attend(const DeformSizes& sizes, const T* value, co
       }
     }
   }
-  add_all_rows(rows, count, sizes.channels, output);
-}
-
-// Adds scale * a to sum and gives a . b, summed up in as many partial sums as there are lanes.
-template <typename T>
-PERCEPTION_INLINE T dot_and_add(const T* a, const T* b, int64_t count, T scale, T* sum) {
-  using Vector = typename Lanes<T>::Vector;
-  constexpr int64_t kLanes = Lanes<T>::kCount;
-  Vector products = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    const Vector values = *reinterpret_cast<const Vector*>(a + i);
-    products += values * *reinterpret_cast<const Vector*>(b + i);
-    *reinterpret_cast<Vector*>(sum + i) += scale * values;
-  }
-  T partial[kLanes];
-  *reinterpret_cast<Vector*>(partial) = products;
-  for (int64_t lane = 0; i < count; ++i, ++lane) {
-    partial[lane] += a[i] * b[i];
-    sum[i] += scale * a[i];
-  }
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
-  }
-  return partial[0];
+  add_rows(rows, count, sizes.channels, output);
 }
 
 // Gradients of the places of one query, head and level. `value` and `value_gradient` start at the level's first value,
