@@ -196,7 +196,7 @@ def draw_mask(exteriors: Sequence[np.ndarray], size_m: tuple[float, float]) -> n
     for ring in exteriors:
         pixels = np.asarray(ring, dtype=np.float64) * [MASK_PX_PER_M, -MASK_PX_PER_M] + [-0.5, height - 0.5]
         corners = np.round(pixels * (1 << fraction_bits)).astype(np.int32)
-        cv2.fillPoly(mask, [corners], 255, shift=fraction_bits)
+        cv2.fillPoly(mask, [corners], (255,), shift=fraction_bits)
     return mask
 
 

@@ -155,9 +155,11 @@ def draw_sites(rng: np.random.Generator, block: Block, taken: list[Polygon]) -> 
     return sites
 
 
-def _chimney(rng: np.random.Generator, size_m: tuple[float, float], top_m: float) -> Mesh:
-    x = rng.uniform(-0.35, 0.35) * size_m[0]
-    return placed(cuboid((0.7, 0.6, 1.8), paint("brick_2")), (x, 0.12 * size_m[1], top_m))
+def _chimney(rng: np.random.Generator, size_m: tuple[float, float], eave_m: float, rise_m: float) -> Mesh:
+    """A chimney that comes out of a roof near its ridge."""
+    height = rise_m + 0.9
+    x = rng.uniform(-0.25, 0.25) * size_m[0]
+    return placed(cuboid((0.7, 0.6, height), paint("brick_2")), (x, 0.12 * size_m[1], eave_m + height / 2))
 
 
 def _front_door(facade: facades.Facade, x: float, kind: int) -> Mesh:
@@ -187,12 +189,12 @@ def house(rng: np.random.Generator, style: Style, size_m: tuple[float, float]) -
     storeys = int(rng.integers(1, 3))
     eave = 0.4 + 2.75 * storeys
     walls, tiles = paint(str(rng.choice(style.walls))), paint(str(rng.choice(style.roofs)))
-    rise = float(rng.uniform(0.3, 0.5) * depth)
+    rise = float(rng.uniform(0.28, 0.46) * depth)
     if rng.random() < 0.7:
         roof = facades.gable_roof(size_m, eave, rise, tiles, walls)
     else:
-        roof = facades.hip_roof(size_m, eave, 0.8 * rise, tiles)
-    meshes = [_walls(size_m, eave, walls), roof, _chimney(rng, size_m, eave + rise)]
+        roof = facades.hip_roof(size_m, eave, rise, tiles)
+    meshes = [_walls(size_m, eave, walls), roof, _chimney(rng, size_m, eave, rise)]
     frame = paint("trim_light" if rng.random() < 0.7 else "trim_dark")
     sills = 0.95 + 2.75 * np.arange(storeys)
     door = rng.uniform(0.3, 0.45) * width
@@ -241,7 +243,7 @@ def town_house(rng: np.random.Generator, style: Style, size_m: tuple[float, floa
     if pitched:
         rise = float(rng.uniform(0.25, 0.4) * size_m[1])
         meshes.append(facades.gable_roof(size_m, height, rise, paint(str(rng.choice(style.roofs))), walls))
-        meshes.append(_chimney(rng, size_m, height + rise))
+        meshes.append(_chimney(rng, size_m, height, rise))
     else:
         meshes.append(facades.flat_roof(rng, size_m, height, walls))
     frame = paint("trim_light" if rng.random() < 0.6 else "trim_dark")

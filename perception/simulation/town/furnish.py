@@ -192,7 +192,7 @@ def place_on_plots(rng: np.random.Generator, plan: Plan, taken: Sequence[Polygon
     for block in plan.blocks[:-1]:
         free = block.plots.buffer(-1.5).difference(built).difference(block.paths.buffer(2.0))
         _grow(rng, _scatter(rng, free, int(free.area / counts[block.kind]), done, 4.0), 0.2, 2, done)
-        for x, y in _scatter(rng, free, int(free.area / 350), done, 1.5):
+        for x, y in _scatter(rng, free, int(free.area / 480), done, 1.5):
             done.meshes.append(placed(plants.bush(rng), (x, y, PLOT_Z_M)))
         if block.kind == "park":
             _furnish_park(rng, block, done)
