@@ -140,7 +140,7 @@ def radiance(
         direct, ambient = _share_of_light(hits, n, pattern, scale_m, lit[n], clear[n], light)
         share = 0.0
         if gloss > 0:
-            share = gloss * (0.09 + 0.85 * (1 - facing) ** 4)
+            share = gloss * (0.1 * gloss + 0.85 * (1 - facing) ** 5)
             if rows[n] >= 0:
                 reflection[:] = reflections[rows[n]]
             else:

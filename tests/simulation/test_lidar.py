@@ -122,5 +122,5 @@ def test_dark_oblique_and_far_surfaces_answer_less() -> None:
     seen = (distance[200:340] > 1).mean(axis=0)
     assert seen[10] > 0.9
     assert seen[21] < seen[16] < seen[10] + 0.02
-    assert seen[24] > 0.85  # the bright wall at 60 m, where the road is lost
+    assert seen[24] > 0.75  # the bright wall at 60 m, where the road is lost
     assert distance[ahead, 10].max() < 8

@@ -160,7 +160,7 @@ def return_chance(hits: Hits, cosine: np.ndarray, materials: np.ndarray) -> np.n
     strength = np.maximum(reflectivity + surface["lidar_gloss"], 0.01) / 0.3
     half_range_m = 110 * strength**0.4 * np.maximum(cosine, 1e-3) ** 0.2  # where every second pulse is lost
     glass = np.where(reflectivity < 0.1, 1 - 0.9 * surface["gloss"], 1.0)  # lets most of the light through
-    return 0.985 * glass / (1 + (hits.distance_m / half_range_m) ** 4)
+    return 0.985 * glass / (1 + (hits.distance_m / half_range_m) ** 2.2)
 
 
 def _cosines(hits: Hits, directions: np.ndarray) -> np.ndarray:
