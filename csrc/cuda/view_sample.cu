@@ -6,7 +6,8 @@ namespace {
 
 // One thread per (sample, point, channel): neighbours read neighbouring channels, and each sum has one order.
 template <typename T>
-__global__ void sample_points(ViewSampleSizes sizes, ViewLevels<const T> levels, ViewHits hits, T* output) {
+__global__ void sample_points(ViewSampleSizes sizes, const __grid_constant__ ViewLevels<const T> levels, ViewHits hits,
+                              T* output) {
   const int64_t items = sizes.samples * sizes.num_points * sizes.channels;
   for (int64_t item = first_item(); item < items; item += item_stride()) {
     const int64_t point = item / sizes.channels;
@@ -33,7 +34,8 @@ __global__ void sample_points(ViewSampleSizes sizes, ViewLevels<const T> levels,
 
 // One thread per (sample, point, channel) adds to what it read from.
 template <typename T>
-__global__ void sample_points_backward(ViewSampleSizes sizes, const T* gradient, ViewHits hits, ViewLevels<T> levels) {
+__global__ void sample_points_backward(ViewSampleSizes sizes, const T* gradient, ViewHits hits,
+                                       const __grid_constant__ ViewLevels<T> levels) {
   const int64_t items = sizes.samples * sizes.num_points * sizes.channels;
   for (int64_t item = first_item(); item < items; item += item_stride()) {
     const int64_t point = item / sizes.channels;
