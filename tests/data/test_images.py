@@ -49,6 +49,11 @@ def test_a_fit_covers_the_picture_and_keeps_the_aspect(recorded: tuple[int, int]
     np.testing.assert_allclose(np.diff(corners[:2])[:, 0], fit.scaled_size_px[::-1], atol=1e-9)
 
 
+def test_a_wide_picture_is_cropped_equally_at_both_sides() -> None:
+    fit = fit_image((90, 200), (45, 60))
+    assert (fit.scaled_size_px, fit.left_px, fit.top_px) == ((45, 100), 20, 0)
+
+
 def test_a_fit_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"fit_image: .* must be positive, got \(900, 0\)"):
         fit_image((900, 0), (256, 704))
