@@ -27,7 +27,7 @@ SAFETY_M = 0.12
 _TOP_SPEED_MPS = 14.0
 _CHECK_EVERY = 2
 _ATTEMPTS = 3
-_LEAST_DRIVE_M = 20.0
+_LEAST_DRIVE_M = 12.0
 
 
 @dataclass(frozen=True, eq=False)

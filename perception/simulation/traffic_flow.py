@@ -202,7 +202,7 @@ class Flow:
         return driver.acceleration * (1 - (wanted / max(gap_m, 0.1)) ** 2)
 
     def _leader(self, vehicle: Vehicle) -> tuple[float, float]:
-        """Gap to the next vehicle on the route, and its speed."""
+        """Gap to the next vehicle on the route, or to the route's end, and the speed of what is there."""
         starts, lanes = vehicle.route.starts_m, vehicle.route.lanes
         best, its_speed = _LOOKAHEAD_M, 0.0
         for index in range(vehicle.rear_index, len(lanes)):
@@ -214,7 +214,8 @@ class Flow:
                 if front + starts[index] > vehicle.front_m or (
                     front + starts[index] == vehicle.front_m and other.id < vehicle.id
                 ):
-                    gap = rear + starts[index] - vehicle.front_m
+                    # What lies before the lane's start counts on the lane that it lies on.
+                    gap = max(rear, 0.0) + starts[index] - vehicle.front_m
                     if gap < best:
                         best, its_speed = gap, other.speed
         end_gap = starts[-1] - 5.0 - vehicle.front_m
@@ -230,11 +231,20 @@ class Flow:
         reach = vehicle.speed**2 / (2 * 1.6) + 9.0
         if distance > reach:
             return _LOOKAHEAD_M
-        if self._may_pass(vehicle, distance, time_s):
+        if not self._queues(vehicle) and self._may_pass(vehicle, distance, time_s):
             vehicle.held.append(vehicle.gate)
             vehicle.gate = self._next_gate(vehicle, vehicle.gate)
             return _LOOKAHEAD_M
         return distance - _STOP_SHORT_M + vehicle.driver.gap_m
+
+    def _queues(self, vehicle: Vehicle) -> bool:
+        """Whether somebody in front waits for the same junction; who comes first is let in first."""
+        lane, start = vehicle.route.lanes[vehicle.gate - 1], vehicle.route.starts_m[vehicle.gate - 1]
+        for front, _, other in self._occupancy.get(lane, ()):
+            ahead = front + start > vehicle.front_m and other is not vehicle and _share_room(vehicle, other)
+            if ahead and other.gate < len(other.route.lanes) and other.route.lanes[other.gate - 1] == lane:
+                return True
+        return False
 
     def _revoke(self, vehicle: Vehicle, time_s: float) -> None:
         """Gives a junction back that cannot be reached before the lights turn red."""
@@ -252,16 +262,15 @@ class Flow:
         """Whether the next junction can be taken: lights, a stop at stop signs, room behind it, right of way."""
         lanes = vehicle.route.lanes
         before, connector = self._lanes[lanes[vehicle.gate - 1]], lanes[vehicle.gate]
-        if self._right_of_way.colour(before.id, time_s) in ("amber", "red"):
-            return False
-        stops = (
-            before.stop_line is not None and self._right_of_way.town.stop_lines[before.stop_line].kind == "STOP_SIGN"
-        )
+        rights = self._right_of_way
+        stops = before.stop_line is not None and rights.town.stop_lines[before.stop_line].kind == "STOP_SIGN"
         if stops and (vehicle.speed > 0.4 or distance_m > 3.0):
             return False
-        if vehicle.gate + 1 < len(lanes) and not self._has_room(vehicle, connector, lanes[vehicle.gate + 1]):
+        has_room = vehicle.gate + 1 >= len(lanes) or self._has_room(vehicle, connector, lanes[vehicle.gate + 1])
+        if rights.colour(before.id, time_s) in ("amber", "red") or not has_room:
+            rights.give_up(vehicle.id, connector)
             return False
-        return self._right_of_way.enter(vehicle.id, connector)
+        return rights.enter(vehicle.id, connector, time_s, stands=vehicle.speed < 0.4)
 
     def _has_room(self, vehicle: Vehicle, connector: int, exit_lane: int) -> bool:
         """Whether it will not come to rest inside the junction."""

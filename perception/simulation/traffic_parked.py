@@ -130,7 +130,7 @@ _SPECIALS: tuple[tuple[Callable[[np.random.Generator], list[Piece]], int, tuple[
     (_two_wheelers("bicycle", 4), 1, (0.9, 0.6)),
     (lambda rng: [Piece("rack", 0.0, -0.1)], 1, (0.8, 0.5)),
     (_vehicle("truck", -0.05), 2, (0.9, 0.6, 0.3)),
-    (_vehicle("bus", -0.1), 2, (0.8, 0.3)),
+    (_vehicle("bus", -0.1), 2, (1.0, 0.2)),
 )
 
 

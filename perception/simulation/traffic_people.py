@@ -17,8 +17,8 @@ KEEP_TO_SIDE_M = 0.42
 
 _SPACING_M = 1.3
 _RAMP_M = 0.3
-_NEAR_M = 65.0
-_PER_PERSON_M = 32.0
+_NEAR_M = 70.0
+_PER_PERSON_M = 44.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,9 @@ def draw_crossers(town: Town, seen: np.ndarray, first_id: int, rng: np.random.Ge
     people: list[Pedestrian] = []
     for index, crossing in enumerate(town.crossings):
         middle = crossing.centerline.mean(axis=0)
-        if np.linalg.norm(seen - middle, axis=1).min() > _NEAR_M or rng.random() > 0.7:
+        away = np.linalg.norm(seen - middle, axis=1).min()
+        # Fewer people where the ego itself drives, so that it is not held up at every junction.
+        if away > _NEAR_M or rng.random() > (0.7 if away > 8.0 else 0.4):
             continue
         lanes_across = rng.permutation([-1.2, -0.4, 0.4, 1.2])[: int(rng.integers(1, 4))]
         for across in lanes_across:

@@ -12,6 +12,9 @@ GREEN_S, AMBER_S, CLEARING_S = 10.0, 3.0, 2.0
 HALF_CYCLE_S = GREEN_S + AMBER_S + CLEARING_S
 """A phase's green, amber and the time when both are red; then it is the other phase's turn."""
 
+PATIENCE_S = 3.0
+"""Who has stood before a junction for this long is let in before others who come later."""
+
 PASSED_M = 2.0
 """A vehicle need not wait for people who are this far past the middle of its way."""
 
@@ -76,6 +79,7 @@ class RightOfWay:
     def __post_init__(self) -> None:
         self.driving = {junction: {} for junction in range(len(self.town.junctions))}
         self.walking = {crossing: {} for crossing in range(len(self.town.crossings))}
+        self._waiting: dict[int, dict[int, tuple[float, int]]] = {junction: {} for junction in self.driving}
         self._conflicts: dict[int, frozenset[int]] = {}
         self._crossings: dict[int, dict[int, float]] = {}
         for junction in self.town.junctions:
@@ -92,24 +96,47 @@ class RightOfWay:
         stop_line = self.town.lanes[lane].stop_line
         return "" if stop_line is None else self.signals.colour(stop_line, time_s)
 
-    def enter(self, vehicle: int, connector: int) -> bool:
-        """Takes a connector for a vehicle if no conflicting way is held.
+    def enter(self, vehicle: int, connector: int, time_s: float = 0.0, stands: bool = False) -> bool:
+        """Takes a connector for a vehicle if no conflicting way is held, nor wanted by one who waits for long.
 
         Args:
             vehicle: who asks.
             connector: id of the lane connector.
+            time_s: seconds since the start of the scene.
+            stands: whether the vehicle has come to rest before the junction.
 
         Returns:
             Whether it may drive; it then holds the connector until `leave`.
         """
-        holders = self.driving[self._junction(connector)]
-        conflicts = self._conflicts[connector]
+        junction = self._junction(connector)
+        if not self._is_free(vehicle, connector, time_s):
+            if stands:
+                self._waiting[junction].setdefault(vehicle, (time_s, connector))
+            return False
+        self._waiting[junction].pop(vehicle, None)
+        self.driving[junction][vehicle] = connector
+        return True
+
+    def give_up(self, vehicle: int, connector: int) -> None:
+        """Notes that a vehicle no longer waits for a connector: its lights are red, or there is no room behind."""
+        self._waiting[self._junction(connector)].pop(vehicle, None)
+
+    def _is_free(self, vehicle: int, connector: int, time_s: float) -> bool:
+        """Whether nobody is in the way of a vehicle, nor ahead of it in the queue."""
+        junction, conflicts = self._junction(connector), self._conflicts[connector]
+        holders, queue = self.driving[junction], self._waiting[junction]
+        since = queue.get(vehicle, (time_s, connector))[0]
+        if any(
+            begun < min(since, time_s - PATIENCE_S) and wanted in conflicts
+            for other, (begun, wanted) in queue.items()
+            if other != vehicle
+        ):
+            return False
         if any(held in conflicts for other, held in holders.items() if other != vehicle):
             return False
         for crossing, place_m in self._crossings[connector].items():
             if any((place_m - at_m) * ahead > -PASSED_M for at_m, ahead in self.walking[crossing].values()):
                 return False
-        holders[vehicle] = connector
         return True
 
     def leave(self, vehicle: int, connector: int) -> None:

@@ -27,7 +27,8 @@ _WANTED_NEAR = (
 _HEAVY: Mapping[str, float] = {"straight": 1.0, "left": 0.15, "right": 0.05}
 _LIGHT: Mapping[str, float] = {"straight": 1.0, "left": 0.4, "right": 0.5}
 _CYCLE: Mapping[str, float] = {"straight": 1.0, "left": 0.02, "right": 0.02}
-_NEAR_M = 45.0
+_FREE_AHEAD = 0.65
+_NEAR_M = 52.0
 _FAR_M = 150.0
 
 
@@ -51,9 +52,10 @@ class _Placing:
         self._near_side = "right" if town.location.startswith("boston") else "left"
 
     def occupy(self, vehicle: Vehicle) -> None:
-        """Keeps others away from a vehicle placed before."""
-        rear = vehicle.front_m - vehicle.length_m
-        self._taken.setdefault((vehicle.route.lanes[0], False), []).append((rear, vehicle.front_m))
+        """Keeps others away from a vehicle placed before; more often than not the lane ahead of it is free too."""
+        rear, first = vehicle.front_m - vehicle.length_m, vehicle.route.lanes[0]
+        front = vehicle.route.starts_m[1] if self.rng.random() < _FREE_AHEAD else vehicle.front_m + 10.0
+        self._taken.setdefault((first, False), []).append((rear, float(front)))
 
     def put(self, kind: str, lane: Lane, share: float) -> bool:
         """Puts a vehicle of a kind on a lane, at a share of its length; False where there is no room."""
@@ -121,7 +123,7 @@ def draw_vehicles(
     for lane, away in zip(lanes, distance, strict=True):
         if away > _FAR_M:
             continue
-        spacing = 15.0 if away < _NEAR_M else 32.0
+        spacing = 12.0 if away < _NEAR_M else 36.0
         for _ in range(int(rng.poisson(_lane_length(lane) / spacing))):
             placing.put(str(rng.choice(list(_SHARES), p=list(_SHARES.values()))), lane, float(rng.random()))
         if rng.random() < 0.35:
