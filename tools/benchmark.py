@@ -1,4 +1,4 @@
-"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader [--json OUT]`."""
+"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader|simulation [--json OUT]`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ KINDS = {
     "ops": "the compiled operations",
     "data": "from tables to the first sample",
     "loader": "pictures and points of a sample",
+    "simulation": "keyframes a second of simulated sets",
 }
 
 

@@ -89,7 +89,7 @@ def record_scene(
     keyframes = []
     for number in range(settings.num_keyframes):
         taken = recorder.record_keyframe(number, rig)
-        keyframes.append(_annotations(world, rig[0], taken))
+        keyframes.append(keyframe_annotations(world, rig[0], taken))
         if on_keyframe is not None:
             on_keyframe()
     categories = [actor.shape.category for actor in world.actors]
@@ -162,8 +162,17 @@ def _raw_bytes(recording: LidarRecording) -> bytes:
     return rows.astype("<f4").tobytes()
 
 
-def _annotations(world: World, timing: Sensor, taken: Sequence[Recording]) -> Annotations:
-    """The actors at a keyframe, as its sweep and its pictures have them."""
+def keyframe_annotations(world: World, timing: Sensor, taken: Sequence[Recording]) -> Annotations:
+    """The actors at a keyframe, as its sweep and its pictures have them.
+
+    Args:
+        world: where they are.
+        timing: the LiDAR.
+        taken: what the sensors recorded; one sweep and all pictures.
+
+    Returns:
+        The annotations of all actors.
+    """
     (sweep,) = (it for it in taken if isinstance(it, LidarRecording))
     actor2global = world.actor2global(sweep.t_us)  # (A, 4, 4)
     yaw = np.arctan2(actor2global[:, 1, 0], actor2global[:, 0, 0])

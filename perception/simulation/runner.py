@@ -198,7 +198,8 @@ def _listen(worker: _Worker, counter: _Counter) -> bool:
         raise worker.death() from error
     if kind == "failed":
         raise SimulationError(f"simulate: {worker.scene.name if worker.scene else 'no scene'}: {text}")
-    counter.add(kind == "keyframe")
+    if kind == "keyframe":
+        counter.add(1)
     return kind == "done"
 
 
