@@ -82,11 +82,10 @@ def _into(
     rotation: np.ndarray, position: np.ndarray, ray: np.ndarray, origin: np.ndarray, direction: np.ndarray
 ) -> None:
     """Fills origin and direction (3,) of a ray in the frame of an actor."""
+    x, y, z = ray[0] - position[0], ray[1] - position[1], ray[2] - position[2]
     for i in range(3):
-        origin[i], direction[i] = 0.0, 0.0
-        for j in range(3):
-            origin[i] += rotation[j, i] * (ray[j] - position[j])
-            direction[i] += rotation[j, i] * ray[3 + j]
+        origin[i] = rotation[0, i] * x + rotation[1, i] * y + rotation[2, i] * z
+        direction[i] = rotation[0, i] * ray[3] + rotation[1, i] * ray[4] + rotation[2, i] * ray[5]
 
 
 @njit(cache=True, error_model="numpy")
@@ -193,6 +192,8 @@ def meetings(
         start = motion.position_start[actor].astype(np.float32)
         step = (motion.position_end[actor] - motion.position_start[actor]).astype(np.float32)
         middle, sweep = start + step / 2, reach + np.sqrt(np.sum(step**2)) / 2
+        still = np.all(motion.rotation_start[actor] == motion.rotation_end[actor]) and not np.any(step)
+        _pose(motion, actor, 0.0, rotation, position)
         for first in _near(coarse, fine, middle, sweep):
             for n in range(first, min(first + _FINE, len(rays))):
                 fraction = fractions[n]
@@ -203,7 +204,8 @@ def meetings(
                 aside = x * x + y * y + z * z - along * along
                 if aside > reach * reach or along < -reach or along - reach > limits_m[n]:
                     continue
-                _pose(motion, actor, fraction, rotation, position)
+                if not still:
+                    _pose(motion, actor, fraction, rotation, position)
                 _into(rotation, position, rays[n], origin, direction)
                 entry = _entry(origin, direction, center, half)
                 if entry < 0 or entry > limits_m[n]:

@@ -135,7 +135,7 @@ class Camera:
         half_us = round(surroundings.light.exposure_s * 5e5)
         motion, identity = surroundings.motion, np.eye(4)[None]
         camera2global = motion.ego2global(t_us) @ self.sensor2ego
-        at_rest = np.linalg.inv(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
+        at_rest = _inverse(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
         owner, ways = surroundings.known(hits.actor, t_us), []
         for moment_us in (t_us - half_us, t_us + half_us):
             global2camera = np.linalg.inv(motion.ego2global(moment_us) @ self.sensor2ego)
@@ -144,6 +144,14 @@ class Camera:
         points = self._rays * np.minimum(hits.distance_m, 1e4)[:, None]  # (H * W, 3)
         pixels = pixel_ways(points, owner, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
         return pixels.reshape(*self.image_size_px, 2)
+
+
+def _inverse(a2b: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) inverses of rigid transforms (N, 4, 4)."""
+    b2a = np.tile(np.eye(4), (len(a2b), 1, 1))
+    b2a[:, :3, :3] = a2b[:, :3, :3].transpose(0, 2, 1)
+    b2a[:, :3, 3:] = -b2a[:, :3, :3] @ a2b[:, :3, 3:]
+    return b2a
 
 
 def _turned(camera2global: np.ndarray, rays: np.ndarray) -> np.ndarray:

@@ -33,12 +33,12 @@ def count_unoccluded(
     """
     global2camera = np.linalg.inv(camera2global)
     corners = rays.corners(actors) @ global2camera[:3, :3].T + global2camera[:3, 3]  # (A, 8, 3)
+    low, high = _rectangles(corners, intrinsics, image_size_px)  # (A, 2) each
     pixels, rows, areas = [np.zeros((0, 2))], [np.zeros(0, np.int32)], np.zeros(len(actors))
-    for row in np.nonzero((corners[..., 2] > _NEAR_M).any(axis=1))[0]:
-        lattice, area = _lattice(corners[row], intrinsics, image_size_px)
+    for row in np.nonzero((high >= low).all(axis=1))[0]:
+        lattice, areas[row] = _lattice(low[row], high[row])
         pixels.append(lattice)
         rows.append(np.full(len(lattice), row, np.int32))
-        areas[row] = area
     uv, owner = np.concatenate(pixels), np.concatenate(rows)  # (N, 2), (N,)
     plane = np.linalg.solve(intrinsics, np.column_stack([uv, np.ones(len(uv))]).T).T  # (N, 3)
     directions = (plane / np.linalg.norm(plane, axis=1, keepdims=True)) @ camera2global[:3, :3].T
@@ -46,15 +46,24 @@ def count_unoccluded(
     return np.rint(np.bincount(owner, weights=met, minlength=len(actors)) * areas).astype(np.int64)
 
 
-def _lattice(corners: np.ndarray, intrinsics: np.ndarray, image_size_px: tuple[int, int]) -> tuple[np.ndarray, float]:
-    """Middles of pixels (N, 2) spread over a box's rectangle in the picture, and the pixels that each stands for."""
-    low, high = np.zeros(2), np.array(image_size_px[::-1]) - 1.0  # u v
-    if (corners[:, 2] > _NEAR_M).all():
-        projected = (corners[:, :2] / corners[:, 2:]) @ intrinsics[:2, :2].T + intrinsics[:2, 2]  # (8, 2)
-        low = np.maximum(low, np.ceil(projected.min(axis=0)))
-        high = np.minimum(high, np.floor(projected.max(axis=0)))
-    if (high < low).any():
-        return np.zeros((0, 2)), 0.0
+def _rectangles(
+    corners: np.ndarray, intrinsics: np.ndarray, image_size_px: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and last pixels (A, 2) u v that boxes (A, 8, 3) in the camera frame may touch; last < first for none."""
+    last_px = np.array(image_size_px[::-1]) - 1.0  # u v
+    depth = corners[..., 2:]  # (A, 8, 1)
+    projected = (corners[..., :2] / np.maximum(depth, _NEAR_M)) @ intrinsics[:2, :2].T + intrinsics[:2, 2]  # (A, 8, 2)
+    low = np.maximum(np.ceil(projected.min(axis=1)), 0.0)
+    high = np.minimum(np.floor(projected.max(axis=1)), last_px)
+    front = depth[..., 0] > _NEAR_M  # (A, 8)
+    across = front.any(axis=1) & ~front.all(axis=1)  # its corners behind the camera project anywhere
+    low[across], high[across] = 0.0, last_px
+    high[~front.any(axis=1)] = -1.0
+    return low, high
+
+
+def _lattice(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, float]:
+    """Places (N, 2) u v spread over a rectangle of pixels, and the number of pixels that each stands for."""
     sizes = high - low + 1  # (2,)
     counts = np.minimum(sizes, _MAX_SIDE).astype(int)
     steps = sizes / counts
