@@ -110,6 +110,7 @@ def _two_wheelers(kind: str, count: int) -> Callable[[np.random.Generator], list
     """An arrangement of cycles side by side, across one bay."""
 
     def arrange(rng: np.random.Generator) -> list[Piece]:
+        """The cycles, some places empty."""
         places = (np.arange(count) - (count - 1) / 2) * (1.35 if kind == "motorcycle" else 1.0)
         lean = np.pi / 2 + rng.normal(0, 0.08, count)
         return [

@@ -159,6 +159,7 @@ def _add_cabin(car: Assembly, rule: CarStyle, size: tuple[float, float, float], 
     eave = 0.965 * height
 
     def rectangle(front: float, back: float, half_y: float, z_front: float, z_back: float) -> np.ndarray:
+        """A level or sloping quadrilateral: front right, front left, back left, back right."""
         return np.array(
             [(front, -half_y, z_front), (front, half_y, z_front), (back, half_y, z_back), (back, -half_y, z_back)]
         )

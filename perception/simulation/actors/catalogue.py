@@ -148,6 +148,7 @@ def _styled(
     """A builder that draws one of several styles; sizes go by the kind."""
 
     def shape(kind: str, category: str, rng: np.random.Generator) -> ActorShape:
+        """A shape drawn at random."""
         size = SIZES[kind].draw(rng)
         return fitted(kind, category, build(str(rng.choice(styles)), size, rng), size)
 
@@ -173,6 +174,7 @@ def _sized(
     """A builder of a thing of one style."""
 
     def shape(kind: str, category: str, rng: np.random.Generator) -> ActorShape:
+        """A shape drawn at random."""
         size = SIZES[kind].draw(rng)
         return fitted(kind, category, build(size, rng), size)
 
@@ -189,6 +191,7 @@ def _cycle(
     """A builder of a cycle at its natural size, times a small spread."""
 
     def shape(kind: str, category: str, rng: np.random.Generator) -> ActorShape:
+        """A shape drawn at random."""
         natural = fitted(kind, category, assembly := build(rng)).size_lwh_m
         return fitted(kind, category, assembly, np.round(natural * rng.uniform(0.97, 1.04, 3), 3))
 
@@ -201,6 +204,7 @@ def _person(
     """A builder of people of a mean height and deviation; without a pose they walk and have two meshes."""
 
     def shape(kind: str, category: str, rng: np.random.Generator) -> ActorShape:
+        """A shape drawn at random."""
         tall = height[0] + height[1] * float(np.clip(rng.standard_normal(), -1.8, 1.8))
         step = pose or walking(float(rng.uniform(0.28, 0.40)))
         girth = float(rng.uniform(0.95, 1.2))

@@ -144,6 +144,7 @@ def add_person(
     """
 
     def point(x: float, y: float, z: float) -> np.ndarray:
+        """A place in the assembly from shares of the height."""
         return np.array([at[0] + x * height_m, y * height_m, at[1] + z * height_m])
 
     thick = height_m * girth
