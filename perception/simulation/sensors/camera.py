@@ -99,16 +99,12 @@ class Camera:
         instant = Instant(
             surroundings.rays, surroundings.actors(t_us), surroundings.light, Appearance.of(surroundings.materials)
         )
-
-        def between(pixels: np.ndarray) -> np.ndarray:
-            return _turned(camera2global, self._unproject(pixels))
-
         hits, picture = instant.picture(
             eye_m=camera2global[:3, 3],
             directions=_turned(camera2global, self._rays),
             width_px=width,
             pixel_rad=1 / float(self.intrinsics[0, 0]),
-            between=between if self.smooth_edges else None,
+            between=(lambda pixels: _turned(camera2global, self._unproject(pixels))) if self.smooth_edges else None,
         )
         if self.motion_blur:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us))
