@@ -186,6 +186,19 @@ def test_order_of_rows_in_the_files_does_not_matter(tables: Tables, tmp_path: Pa
             assert [sweep.token for sweep in ours_back] == [sweep.token for sweep in theirs_back]
 
 
+def test_annotations_in_any_order_come_to_their_samples(tables: Tables, index: Index, tmp_path: Path) -> None:
+    rows = tables.sample_annotation
+    rng = np.random.default_rng(2)
+    shuffled = replace(tables, sample_annotation=[rows[i] for i in rng.permutation(len(rows))])
+    other = index_of(shuffled, tmp_path / "shuffled")
+    for i in range(len(index)):
+        expected = [row.token for row in shuffled.sample_annotation if row.sample_token == index.record(i).token]
+        ours, theirs = other.record(i).annotations, index.record(i).annotations
+        assert ours.tokens == tuple(expected)
+        boxes = dict(zip(theirs.tokens, theirs.boxes_global, strict=True))
+        np.testing.assert_array_equal(ours.boxes_global, [boxes[token] for token in ours.tokens])
+
+
 def test_records_are_copies(index: Index) -> None:
     index.record(0).annotations.boxes_global[:] = 0
     index.record(0).sensors["CAM_FRONT"].intrinsics[:] = 0
