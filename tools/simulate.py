@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perception.simulation.manifest import Manifest
@@ -83,7 +83,7 @@ def _manifest(options: argparse.Namespace) -> Manifest:
         manifest = read_manifest(options.manifest, settings)
     else:
         manifest = plan_manifest(options.scenes, options.seed or 0, settings)
-    changes: dict[str, object] = {
+    changes: dict[str, Any] = {
         name: getattr(options, name) for name in ("seconds", "sweeps") if getattr(options, name) is not None
     }
     if options.image_size is not None:

@@ -43,7 +43,9 @@ def annotate(
     visible_px: np.ndarray,
     whole_px: np.ndarray,
 ) -> Annotations:
-    """Annotates the actors within `RANGE_M` on which a LiDAR point lies or of which a camera sees a pixel.
+    """Annotates the actors within `RANGE_M` that hold a LiDAR point or of which the cameras see more than the least bin.
+
+    So about as many boxes are without a point as in recorded sets.
 
     Args:
         boxes: (A, 7) float64 global frame: centre, length width height, yaw.
@@ -65,7 +67,7 @@ def annotate(
         attributes=tuple(attributes),
         visibility=tuple(visibility_tokens(shares)),
         num_lidar_pts=counts,
-        noted=near & ((counts > 0) | (visible_px > 0)),
+        noted=near & ((counts > 0) | (shares > _VISIBLE_SHARES[0])),
     )
 
 

@@ -72,6 +72,7 @@ class _Counter:
         self.add(0)
 
     def add(self, count: int) -> None:
+        """Counts more, and tells."""
         self._done += count
         if self._progress is not None:
             self._progress(self._done, self._total)

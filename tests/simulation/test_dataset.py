@@ -204,8 +204,8 @@ def test_points_on_a_face_count_and_points_beyond_do_not() -> None:
     assert _annotate(points, (0, 0, 0), (0, 0, 0)).num_lidar_pts.tolist() == [0, 2, 0]
 
 
-def test_an_actor_is_noted_where_a_point_or_a_pixel_shows_it() -> None:
-    noted = _annotate([(305.0, 196.0, 0.5)], (0, 0, 1), (50, 50, 50)).noted
+def test_an_actor_is_noted_where_a_point_or_enough_pixels_show_it() -> None:
+    noted = _annotate([(305.0, 196.0, 0.5)], (20, 0, 21), (50, 50, 50)).noted
     assert noted.tolist() == [False, True, True]
 
 
