@@ -221,6 +221,13 @@ def test_bad_decoding_is_refused(change: dict, message: str) -> None:
         CenterPointDecoding(**change)
 
 
+def test_a_network_that_gives_nan_is_no_empty_street() -> None:
+    output = peaks_output({(0, 1, 1): 0.9})
+    output.heatmap[0, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="heatmap must hold numbers, got NaN"):
+        CenterPointDecoding().decode(output, torch.eye(4)[None], output.groups.names)
+
+
 def test_bad_targets_and_groups_are_refused() -> None:
     with pytest.raises(ValueError, match=r"min_overlap must be in \(0, 1\)"):
         CenterPointTargets(min_overlap=1.0)

@@ -54,6 +54,22 @@ def test_turning_the_points_turns_the_map(quarter_turns: int) -> None:
     assert torch.equal(turned.validity, validity)
 
 
+def test_points_are_described_by_their_pillar() -> None:
+    encoder = PillarEncoder(fields={}, point_channels=[6], backbone=Unchanged()).eval()  # type: ignore[arg-type]
+    seen: list[Tensor] = []
+    encoder.point_layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    xyz = torch.tensor([[0.1, 0.1, 0.0], [0.3, 0.1, 1.0]])  # in the cell from (0, 0)
+    points = dataclasses.replace(make_lidar([2]), points=torch.cat((xyz, torch.zeros(2, 2)), dim=1))
+    encoder(points, turn(0.0), {"main": GRID})
+    size_x, size_y, size_z = GRID.cell_m
+    for row, (x, y, z) in zip(seen[0].tolist(), xyz.tolist(), strict=True):
+        reach = [max(map(abs, bounds)) for bounds in (GRID.x_range_m, GRID.y_range_m, GRID.z_range_m)]
+        position = [value / most for value, most in zip((x, y, z), reach, strict=True)]
+        from_mean = [(x - 0.2) / size_x, 0.0, (z - 0.5) / size_z]
+        from_center = [x / size_x - 0.5, y / size_y - 0.5]
+        assert row == pytest.approx([*position, *from_mean, *from_center], abs=1e-5)
+
+
 def test_the_direction_of_the_turn() -> None:
     # A point ahead (+x) lies to the left (+y) after a quarter turn counter-clockwise.
     points = dataclasses.replace(make_lidar([1]), points=torch.tensor([[10.1, 0.1, 0.0, 50.0, 0.0]]))

@@ -144,6 +144,17 @@ def test_lidar_points_are_seen_at_their_distance(camera_model: str) -> None:
     assert seen[1].isfinite().sum() == 1
 
 
+def test_a_feature_cell_begins_half_a_pixel_before_its_first_pixel() -> None:
+    cameras = make_cameras([[True]])
+    rays = torch.stack(
+        [ray_by_hand("pinhole", 8 * STRIDE - 0.5 + side, 4 * STRIDE - 0.5 + side) for side in (-0.1, 0.1)]
+    )
+    in_ego = transform_points(cameras.camera2ego[0, 0], rays * 3.0)
+    lidar = dataclasses.replace(make_lidar([2]), points=torch.cat((in_ego.float(), torch.zeros(2, 2)), dim=1))
+    seen = lidar_distances(cameras, lidar, FEATURE_SIZE)
+    assert seen[0].isfinite().nonzero().tolist() == [[3, 7], [4, 8]]
+
+
 def test_distance_bins_hold_their_lower_edge() -> None:
     edges = torch.tensor([1.0, 2.0, 3.0])
     distances = torch.tensor([0.99, 1.0, 1.99, 2.0, 3.0, math.inf])

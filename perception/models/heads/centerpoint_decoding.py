@@ -83,8 +83,13 @@ class CenterPointDecoding:
 
         Returns:
             B sets of boxes in the true ego frame, scores falling.
+
+        Raises:
+            ValueError: the network gave NaN, which would pass for an empty street.
         """
         scores = output.heatmap.float().sigmoid()
+        if bool(scores.isnan().any()):
+            raise ValueError("CenterPointDecoding: heatmap must hold numbers, got NaN")
         around = functional.max_pool2d(scores, self.peak_size_cells, stride=1, padding=self.peak_size_cells // 2)
         peaks = torch.where(scores == around, scores, torch.zeros_like(scores))
         aug2ego = torch.linalg.inv(ego2aug)
