@@ -19,6 +19,7 @@ from perception.simulation.rig import surround_rig
 from perception.simulation.sensors.base import Recording, Sensor, Surroundings
 from perception.simulation.sensors.camera import CameraRecording
 from perception.simulation.sensors.lidar import LidarRecording
+from perception.simulation.signal_lamps import SignalLamps, lamp_meshes
 from perception.simulation.town import Town, build_town
 from perception.simulation.world import World
 
@@ -56,12 +57,14 @@ def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Su
         The world, and its surfaces, motion, materials and light.
     """
     world = World(town_at(order), order.seed, settings.seconds)
+    meshes = [mesh for actor in world.actors for mesh in actor.shape.meshes]
     surroundings = Surroundings(
-        rays=RayScene(world.town.mesh, [mesh for actor in world.actors for mesh in actor.shape.meshes]),
+        rays=RayScene(world.town.mesh, [*meshes, *lamp_meshes()]),
         motion=_Motion(world),
         materials=world.town.materials,
         light=draw_light(order.seed),
         seed=order.seed,
+        signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(meshes)),
     )
     return world, surroundings
 
