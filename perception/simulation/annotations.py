@@ -43,7 +43,7 @@ def annotate(
     visible_px: np.ndarray,
     whole_px: np.ndarray,
 ) -> Annotations:
-    """Annotates the actors within `RANGE_M` that hold a LiDAR point or of which the cameras see more than the least.
+    """Annotates the actors within `RANGE_M` that hold a LiDAR point or that the cameras see for more than 40 percent.
 
     So about as many boxes are without a point as in recorded sets.
 
