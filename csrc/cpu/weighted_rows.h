@@ -65,6 +65,14 @@ PERCEPTION_INLINE void add_scaled(const T* row, int64_t count, T scale, T* sum) 
   for (; i < count; ++i) sum[i] += scale * row[i];
 }
 
+// The sum of 2 * kHalf numbers: halves are added to one another, so that the steps stay in registers.
+template <int64_t kHalf, typename T>
+PERCEPTION_INLINE T fold(T* lanes) {
+  for (int64_t lane = 0; lane < kHalf; ++lane) lanes[lane] += lanes[lane + kHalf];
+  if constexpr (kHalf > 1) return fold<kHalf / 2>(lanes);
+  return lanes[0];
+}
+
 // Adds scale * a to sum and gives a . b, summed up in as many partial sums as there are lanes.
 template <typename T>
 PERCEPTION_INLINE T dot_and_add(const T* a, const T* b, int64_t count, T scale, T* sum) {
@@ -83,10 +91,7 @@ PERCEPTION_INLINE T dot_and_add(const T* a, const T* b, int64_t count, T scale, 
     partial[lane] += a[i] * b[i];
     sum[i] += scale * a[i];
   }
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
-  }
-  return partial[0];
+  return fold<kLanes / 2>(partial);
 }
 
 }  // namespace perception

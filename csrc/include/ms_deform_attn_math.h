@@ -48,12 +48,19 @@ PERCEPTION_HOST_DEVICE bool deform_corners(const T* location, int64_t rows, int6
   corners->y = y - top;
   const int64_t column = static_cast<int64_t>(left);
   const int64_t row = static_cast<int64_t>(top);
-  for (int corner = 0; corner < 4; ++corner) {
-    const int64_t corner_column = column + (corner & 1);
-    const int64_t corner_row = row + (corner >> 1);
-    corners->pixel[corner] = corner_row * columns + corner_column;
-    corners->inside[corner] = corner_column >= 0 && corner_column < columns && corner_row >= 0 && corner_row < rows;
-  }
+  // Of the two columns and rows, one at least is inside; written without branches, as hardly any of them could be
+  // foreseen.
+  const bool columns_inside[2] = {column >= 0, column + 1 < columns};
+  const bool rows_inside[2] = {row >= 0, row + 1 < rows};
+  const int64_t first = row * columns + column;
+  corners->pixel[0] = first;
+  corners->pixel[1] = first + 1;
+  corners->pixel[2] = first + columns;
+  corners->pixel[3] = first + columns + 1;
+  corners->inside[0] = columns_inside[0] & rows_inside[0];
+  corners->inside[1] = columns_inside[1] & rows_inside[0];
+  corners->inside[2] = columns_inside[0] & rows_inside[1];
+  corners->inside[3] = columns_inside[1] & rows_inside[1];
   return true;
 }
 

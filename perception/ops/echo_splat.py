@@ -134,7 +134,7 @@ def echo_splat_reference(
         age = torch.where(strongest > 0, ages[echo], 0)  # (Y, X)
         samples.append(torch.stack((1 - (1 - occupied).prod(0), 1 - (1 - free).prod(0), age)))
     empty = table.new_empty(0, len(CHANNELS), grid.num_y, grid.num_x)
-    return (torch.stack(samples) if samples else empty).to(dtype)
+    return (torch.stack(samples) if samples else empty * (amplitude.sum() + sigma_m.sum())).to(dtype)
 
 
 def _evidence(amplitude: Tensor, sigma: Tensor, table: Tensor, kind: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

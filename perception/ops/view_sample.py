@@ -163,7 +163,10 @@ def view_sample_reference(levels: Sequence[Tensor], plan: ViewSamplePlan) -> Ten
     size = plan.pixels_px.new_tensor(plan.image_size_px[::-1]).to(wide)
     grid = ((2 * plan.pixels_px.to(wide) + 1) / size - 1).flatten(0, 1)[:, :, None]  # (B * N, K, 1, 2)
     total = levels[0].new_zeros(samples, channels, grid.shape[1], dtype=wide)  # (B, C, K)
-    for level in levels if total.numel() and cameras else ():  # grid_sample wants no empty inputs
+    empty = total.numel() == 0 or cameras == 0
+    if empty:  # grid_sample wants no empty inputs
+        total = total + 0 * sum(level.to(wide).sum() for level in levels)
+    for level in () if empty else levels:
         maps = level.flatten(0, 1).to(wide)  # (B * N, C, H, W)
         sampled = grid_sample(maps, grid, padding_mode="border", align_corners=False)[..., 0]  # (B * N, C, K)
         sampled = sampled.unflatten(0, (samples, cameras))
