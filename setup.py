@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parent
 MACHINES = ("x86_64", "amd64")
 CPU, CUDA = "perception.ops._C_cpu", "perception.ops._C_cuda"
 NO_EXTENSION_HINT = "set PERCEPTION_NO_EXTENSION=1 to install without kernels (the ops then run as plain torch, slower)"
-# -ffp-contract=off keeps results equal on machines with and without fused multiply-add; -fno-trapping-math lets loops
-# with a choice in them vectorise (nobody reads the floating-point exception flags).
+# -ffp-contract=off keeps results equal on machines with and without fused multiply-add. -fno-trapping-math and
+# -fno-math-errno let loops with a choice or a root in them vectorise (nobody reads the flags and errno).
 CXX_FLAGS = "-std=c++17 -O3 -fPIC -fvisibility=hidden -march=x86-64-v2 -Wall -Wextra"
-CXX_FLAGS += " -ffp-contract=off -fno-trapping-math"
+CXX_FLAGS += " -ffp-contract=off -fno-trapping-math -fno-math-errno"
 NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-march=x86-64-v2 -Xptxas -v"
 TORCH_TARGET_VERSION = "0x020a000000000000"  # 2.10, the oldest torch that the libraries load into
 
