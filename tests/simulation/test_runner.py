@@ -92,7 +92,12 @@ def test_a_file_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
 def test_an_interrupted_run_ends_cleanly(tmp_path: Path) -> None:
     out = tmp_path / "set"
     options = ["--out", str(out), "--scenes", "1", "--preset", "quick", "--workers", "1", "--seconds", "30"]
-    process = subprocess.Popen([sys.executable, str(TOOL), *options], stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, str(TOOL), *options],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
     while not list(out.glob("samples/CAM_BACK/*")) and process.poll() is None:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
