@@ -10,23 +10,29 @@ import torch
 
 _REPEATS = 11
 _COPY_BYTES = 1 << 28
+_MATRIX_SIZE = 1024
 
 
 class Row(TypedDict):
-    """One comparison: p50 times in milliseconds, and what the memory bus alone would take."""
+    """One comparison: p50 times in milliseconds, and the least that this machine's memory and arithmetic would take."""
 
     op: str
     case: str
     ours_ms: float
     peer: str
-    peer_ms: float
-    ratio: float
+    peer_ms: float | None
+    ratio: float | None
     limit_ms: float
     limit_share: float
 
 
 def compare(
-    op: str, case: str, ours: Callable[[], Any], peers: Mapping[str, Callable[[], Any]], least_bytes: int
+    op: str,
+    case: str,
+    ours: Callable[[], Any],
+    peers: Mapping[str, Callable[[], Any] | None],
+    least_bytes: int,
+    least_flops: int = 0,
 ) -> list[Row]:
     """Measures ours against each peer.
 
@@ -34,26 +40,29 @@ def compare(
         op: name of the op.
         case: sizes, in words.
         ours: runs our op once.
-        peers: name -> runs a peer once.
-        least_bytes: bytes that any implementation must read and write; the limit is the time to move them.
+        peers: name -> runs a peer once; None for one that is not installed, which is listed without a time.
+        least_bytes: bytes that any implementation must read and write.
+        least_flops: additions and multiplications that it must do; the limit is the longer of the times for both.
 
     Returns:
         One row per peer; `ratio` is how many times faster ours is, `limit_share` how much of the limit it reaches.
     """
-    times = medians_ms({"": ours, **peers})
-    limit_ms = least_bytes / bytes_per_ms()
+    installed = {name: peer for name, peer in peers.items() if peer is not None}
+    times: dict[str, float | None] = {**dict.fromkeys(peers), **medians_ms({"": ours, **installed})}
+    ours_ms = times[""] or 0.0
+    limit_ms = max(least_bytes / bytes_per_ms(), least_flops / flops_per_ms() if least_flops else 0.0)
     return [
         Row(
             op=op,
             case=case,
-            ours_ms=times[""],
-            peer=peer,
-            peer_ms=times[peer],
-            ratio=times[peer] / times[""],
+            ours_ms=ours_ms,
+            peer=name if name in installed else f"{name} (absent)",
+            peer_ms=times[name],
+            ratio=(times[name] or 0.0) / ours_ms if name in installed else None,
             limit_ms=limit_ms,
-            limit_share=limit_ms / times[""],
+            limit_share=limit_ms / ours_ms,
         )
-        for peer in peers
+        for name in peers
     ]
 
 
@@ -75,6 +84,13 @@ def bytes_per_ms() -> float:
     source = torch.ones(_COPY_BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
     return 2 * _COPY_BYTES / medians_ms({"copy": lambda: target.copy_(source)})["copy"]
+
+
+@cache
+def flops_per_ms() -> float:
+    """Measures how fast this machine multiplies float32 matrices, in additions and multiplications."""
+    matrix = torch.ones(_MATRIX_SIZE, _MATRIX_SIZE)
+    return 2 * _MATRIX_SIZE**3 / medians_ms({"product": lambda: matrix @ matrix})["product"]
 
 
 def num_bytes(*tensors: torch.Tensor) -> int:
