@@ -26,6 +26,7 @@ def numba_boxes() -> SimpleNamespace | None:
 
     @numba.njit
     def pair_iou(a: Any, b: Any) -> float:
+        """Overlap of two boxes; 0 where their circles do not meet."""
         dx, dy = b[0] - a[0], b[1] - a[1]
         reach = (np.sqrt(a[3] ** 2 + a[4] ** 2) + np.sqrt(b[3] ** 2 + b[4] ** 2)) * np.float32(0.5)
         if dx * dx + dy * dy > reach * reach:
@@ -35,6 +36,7 @@ def numba_boxes() -> SimpleNamespace | None:
 
     @numba.njit(parallel=True)
     def iou(a: Any, b: Any) -> Any:
+        """Overlap of every pair."""
         result = np.empty((len(a), len(b)), np.float32)
         for i in numba.prange(len(a)):
             for j in range(len(b)):
@@ -43,6 +45,7 @@ def numba_boxes() -> SimpleNamespace | None:
 
     @numba.njit
     def nms(boxes: Any, threshold: float) -> Any:
+        """Whether each box stays, scores falling."""
         kept = np.ones(len(boxes), np.bool_)
         for i in range(len(boxes)):
             if not kept[i]:
@@ -60,6 +63,7 @@ def _clipped_area(numba: Any) -> Callable[..., float]:
 
     @numba.njit
     def clipped_area(a: Any, b: Any, dx: float, dy: float) -> float:
+        """Shared area of two boxes whose centres are (dx, dy) apart."""
         cos_a, sin_a = np.cos(a[6]), np.sin(a[6])
         cos, sin = np.cos(b[6] - a[6]), np.sin(b[6] - a[6])
         center_x, center_y = dx * cos_a + dy * sin_a, dy * cos_a - dx * sin_a

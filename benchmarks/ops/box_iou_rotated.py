@@ -66,6 +66,7 @@ def _shapely(a: Tensor, b: Tensor) -> Callable[[], Any] | None:
     import shapely
 
     def overlap() -> Any:
+        """Exact polygons, pairs found by a tree."""
         first, second = (shapely.polygons(box_corners(boxes)[:, :4, :2].double().numpy()) for boxes in (a, b))
         i, j = shapely.STRtree(second).query(first, predicate="intersects")
         shared = shapely.area(shapely.intersection(first[i], second[j]))

@@ -37,6 +37,7 @@ def _numba(centers: Tensor, scores: Tensor) -> Callable[[], Any] | None:
 
     @numba.njit
     def nms(places: Any, radius_m: float) -> Any:
+        """Whether each centre stays, scores falling."""
         kept = np.ones(len(places), np.bool_)
         for i in range(len(places)):
             if not kept[i]:
@@ -48,6 +49,7 @@ def _numba(centers: Tensor, scores: Tensor) -> Callable[[], Any] | None:
         return kept
 
     def suppress() -> Tensor:
+        """Sorts, then suppresses."""
         order = torch.argsort(scores, descending=True, stable=True)
         return order[torch.from_numpy(nms(centers[order].numpy(), _RADIUS_M))]
 

@@ -44,6 +44,7 @@ def _apart(count: int) -> Tensor:
 
 def _numba(nms: Callable[..., Any], boxes: Tensor, scores: Tensor) -> Callable[[], Any]:
     def suppress() -> Tensor:
+        """Sorts, then suppresses."""
         order = torch.argsort(scores, descending=True, stable=True)
         return order[torch.from_numpy(nms(boxes[order].numpy(), _THRESHOLD))]
 

@@ -65,6 +65,7 @@ def _numba(points: Tensor, boxes: Tensor) -> Callable[[], Any] | None:
 
     @numba.njit(parallel=True)
     def find(points: Any, boxes: Any) -> Any:
+        """First box that holds each point."""
         cos, sin = np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
         half = boxes[:, 3:6] / 2
         reach = half[:, 0] ** 2 + half[:, 1] ** 2

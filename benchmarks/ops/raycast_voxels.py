@@ -60,6 +60,7 @@ def _numba(occupied: Tensor, origins: Tensor, directions: Tensor, mark: bool) ->
 
     @numba.njit
     def start(origin: float, speed: float) -> tuple[int, int, float, float]:
+        """Where a ray begins its walk."""
         cell = int(np.floor(origin))
         if speed == 0:
             return cell, 1, np.inf, np.inf
@@ -67,6 +68,7 @@ def _numba(occupied: Tensor, origins: Tensor, directions: Tensor, mark: bool) ->
 
     @numba.njit(parallel=True)
     def cast(occupied: Any, origins: Any, directions: Any, lower: Any, size: Any, mark: bool) -> Any:
+        """Walks every ray to its first hit."""
         num_z, num_y, num_x = occupied.shape
         cells = np.full(len(origins), -1, np.int64)
         distance = np.full(len(origins), np.inf, np.float32)
