@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.synthetic_nuscenes import write_synthetic_nuscenes
+
 # Derandomised, so that a run depends on the code alone; no deadline, so that it does not depend on the machine's load.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("project")
@@ -32,3 +34,9 @@ def real_data() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"PERCEPTION_REAL_DATA must name a folder, got {folder}"
     return path
+
+
+@pytest.fixture(scope="session")
+def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set with pictures, points and boxes: scene-0061 (mini_train) and scene-0103 (mini_val)."""
+    return write_synthetic_nuscenes(tmp_path_factory.mktemp("set"))

@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from tests.synthetic_nuscenes import write_synthetic_nuscenes
 from tests.tiny_config import tiny_config, write_config
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -22,12 +21,6 @@ def load_tool(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def dataroot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A set with pictures, points and boxes: scene-0061 (mini_train) and scene-0103 (mini_val)."""
-    return write_synthetic_nuscenes(tmp_path_factory.mktemp("set"))
 
 
 @pytest.fixture(scope="session")
