@@ -6,9 +6,8 @@ import torch
 
 from perception.geometry.grid import Grid
 from perception.models.encoders.image import ImageEncoder
-from perception.models.encoders.pillars import PillarEncoder
 from perception.models.layers import scatter_samples
-from perception.models.parts import Branch
+from perception.models.parts import Branch, PointEncoder
 from perception.models.views.lift_splat import LiftSplat
 from perception.structures import Batch, BevMap, PointBatch, SensorFeatures
 
@@ -60,7 +59,7 @@ class LidarBranch(Branch):
         encoder: points -> map.
     """
 
-    def __init__(self, *, encoder: PillarEncoder) -> None:
+    def __init__(self, *, encoder: PointEncoder) -> None:
         super().__init__()
         self.encoder = encoder
         self.out_channels = encoder.out_channels

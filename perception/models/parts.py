@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
-from perception.structures import Batch, FusedFeatures, SensorFeatures
+from perception.structures import Batch, BevMap, FusedFeatures, PointBatch, SensorFeatures
 
 
 class Branch(nn.Module, ABC):
@@ -33,6 +33,31 @@ class Branch(nn.Module, ABC):
 
         Returns:
             Features with a row per sample; zeros for a sample without the sensor.
+        """
+
+
+class PointEncoder(nn.Module, ABC):
+    """Turns points into a map of one level.
+
+    Attributes:
+        level: the level that it fills.
+        out_channels: that level's name -> channels.
+    """
+
+    level: str
+    out_channels: Mapping[str, int]
+
+    @abstractmethod
+    def forward(self, points: PointBatch, ego2aug: Tensor, grids: Mapping[str, Grid]) -> BevMap:
+        """Encodes the points.
+
+        Args:
+            points: points of S samples in their ego frames, all present; any sample may have none.
+            ego2aug: (S, 4, 4).
+            grids: level name -> grid in the augmented ego frame.
+
+        Returns:
+            The map.
         """
 
 

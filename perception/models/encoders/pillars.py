@@ -7,16 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
-from perception.geometry.transforms import transform_points
+from perception.models.encoders.points import PointReader, grid_reach_m, refine_grid
 from perception.models.layers import RowNorm
 from perception.models.necks.second import SecondBackbone
+from perception.models.parts import PointEncoder
 from perception.ops.scatter_reduce import scatter_reduce
 from perception.structures import BevMap, PointBatch
 
 _GEOMETRY_CHANNELS = 3 + 3 + 2  # position, offset from the pillar's mean, offset from its centre
 
 
-class PillarEncoder(nn.Module):
+class PillarEncoder(PointEncoder):
     """Describes each point, keeps the maximum over each pillar, and runs a 2-D backbone on the map of pillars.
 
     Every point counts: there is no limit per pillar and no limit of pillars.
@@ -35,8 +36,6 @@ class PillarEncoder(nn.Module):
         Lang et al. 2019, "PointPillars", section 2.1, without its limits on points and pillars.
     """
 
-    field_scales: Tensor
-
     def __init__(
         self, *, fields: dict[str, float], point_channels: Sequence[int], backbone: SecondBackbone, level: str = "main"
     ) -> None:
@@ -46,8 +45,7 @@ class PillarEncoder(nn.Module):
                 f"PillarEncoder: backbone must read the last of point_channels {list(point_channels)}, "
                 f"got {backbone.in_channels} channels"
             )
-        self.fields = tuple(fields)
-        self.register_buffer("field_scales", torch.tensor(list(fields.values())), persistent=False)
+        self.reader = PointReader(fields=fields)
         widths = (_GEOMETRY_CHANNELS + len(fields), *point_channels)
         self.point_layers = nn.Sequential(
             *(
@@ -74,9 +72,8 @@ class PillarEncoder(nn.Module):
             ValueError: the points lack a field, or the grid does not suit the backbone's strides.
         """
         grid = grids[self.level]
-        pillars = _refine(grid, self.backbone.stride)
-        features = self._columns(points)
-        features = torch.cat((_to_augmented(points, ego2aug), features), dim=1)  # (P, 3 + F)
+        pillars = refine_grid(grid, self.backbone.stride)
+        features = self.reader(points, ego2aug)  # (P, 3 + F)
         canvas_shape = (len(points.present), pillars.num_y, pillars.num_x)
         cells, inside = pillars.cells(features)
         features, cells, sample = features[inside], cells[inside], points.batch_index[inside]
@@ -93,19 +90,6 @@ class PillarEncoder(nn.Module):
             grid=grid,
         )
 
-    def _columns(self, points: PointBatch) -> Tensor:
-        missing = [name for name in self.fields if name not in points.fields]
-        if missing:
-            raise ValueError(f"PillarEncoder: points must have the fields {missing}, got {list(points.fields)}")
-        columns = [3 + points.fields.index(name) for name in self.fields]
-        return points.points[:, columns] * self.field_scales
-
-
-def _to_augmented(points: PointBatch, ego2aug: Tensor) -> Tensor:
-    counts = torch.bincount(points.batch_index, minlength=len(points.present)).tolist()
-    parts = points.points[:, :3].split(counts)
-    return torch.cat([transform_points(move, part) for move, part in zip(ego2aug, parts, strict=True)])
-
 
 def _decorate(points: Tensor, cells: Tensor, index: Tensor, num_pillars: int, grid: Grid) -> Tensor:
     """(P, 3 + F) points -> (P, 8 + F): position over the grid's reach, offsets in cells, fields."""
@@ -114,11 +98,7 @@ def _decorate(points: Tensor, cells: Tensor, index: Tensor, num_pillars: int, gr
     origin = points.new_tensor(grid.origin_m)
     mean = scatter_reduce(position, index, num_pillars, "mean")[index]
     center = origin + (cells.flip(-1) + 0.5) * cell
-    reach = points.new_tensor([max(map(abs, bounds)) for bounds in (grid.x_range_m, grid.y_range_m, grid.z_range_m)])
     offset = (position - center)[:, :2] / cell[:2]
-    return torch.cat((position / reach, (position - mean) / cell, offset, fields), dim=1)
-
-
-def _refine(grid: Grid, factor: int) -> Grid:
-    x, y, z = grid.cell_m
-    return Grid(grid.x_range_m, grid.y_range_m, grid.z_range_m, (x / factor, y / factor, z))
+    return torch.cat(
+        (position / points.new_tensor(grid_reach_m(grid)), (position - mean) / cell, offset, fields), dim=1
+    )
