@@ -9,18 +9,20 @@ import torch
 from torch.utils.data import Dataset
 
 from perception.data.loading import SampleLoader
-from perception.data.samplers import seeded_generator
+from perception.data.samplers import Visit, seeded_generator
 from perception.structures import Sample
 
 Transform = Callable[[Sample, torch.Generator], Sample]
-"""Gives a changed sample and leaves its argument as it was; all randomness comes from the generator."""
+"""Gives a changed sample and leaves its argument as it was; all randomness comes from the generator.
+
+One with an attribute `until_epoch` that is not None is left out from that epoch on."""
 
 
 class SampleDataset(Dataset[Sample]):
     """Samples at chosen positions of an index, transformed.
 
-    A sample depends on (seed, epoch, position in the dataset), not on the number of workers or the order of visits.
-    The epoch comes with the item, as `EpochSampler` gives it, or else from `set_epoch`.
+    A sample depends on (seed, epoch, position in the dataset, repeat), not on the number of workers or the order of
+    visits. The epoch comes with the item, as a sampler gives it (`Visit`), or else from `set_epoch`.
 
     Args:
         loader: gives the samples.
@@ -55,7 +57,7 @@ class SampleDataset(Dataset[Sample]):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the random changes of items asked for by position alone.
 
-        Workers of a data loader that outlive an epoch do not hear of it; `EpochSampler` tells them with every item.
+        Workers of a data loader that outlive an epoch do not hear of it; samplers tell them with every item.
 
         Args:
             epoch: counts from 0.
@@ -70,12 +72,14 @@ class SampleDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Sample:
-        epoch, position = item if isinstance(item, tuple) else (self.epoch, item)
+    def __getitem__(self, item: int | tuple[int, int] | tuple[int, int, int]) -> Sample:
+        epoch, position, repeat = Visit(*item) if isinstance(item, tuple) else Visit(self.epoch, item)
         if not 0 <= position < len(self):
             raise IndexError(f"SampleDataset: position must be in 0..{len(self) - 1}, got {position}")
         sample = self.loader.load(int(self.indices[position]))
-        generator = seeded_generator(self.seed, epoch, position)
+        generator = seeded_generator(self.seed, epoch, position, repeat)
         for transform in self.transforms:
-            sample = transform(sample, generator)
+            until_epoch = getattr(transform, "until_epoch", None)
+            if until_epoch is None or epoch < until_epoch:
+                sample = transform(sample, generator)
         return sample

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import cv2
 import torch
 from torch.utils.data import DataLoader
 
 from perception.data.collate import collate
 from perception.data.dataset import SampleDataset
-from perception.data.samplers import EpochSampler
+from perception.data.samplers import ClassBalancedSampler, EpochSampler
 from perception.structures import Sample
 
 
@@ -23,6 +25,7 @@ def build_loader(
     world_size: int = 1,
     even: bool = False,
     pin_memory: bool = False,
+    classes: Sequence[Collection[int]] | None = None,
 ) -> DataLoader[Sample]:
     """Makes a data loader that gives a `Batch` at a time, the same ones whatever the number of workers.
 
@@ -40,6 +43,8 @@ def build_loader(
         world_size: number of shares.
         even: whether all ranks get equally many samples, some repeated (training); see `EpochSampler`.
         pin_memory: whether batches lie in page-locked memory.
+        classes: labels of the objects in each sample; with them an epoch draws samples balanced over the classes,
+            always in mixed order (see `ClassBalancedSampler`).
 
     Returns:
         The data loader.
@@ -47,8 +52,12 @@ def build_loader(
     Raises:
         ValueError: the dataset is empty, or a number is out of range.
     """
-    sampler = EpochSampler(
-        num_samples=len(dataset), shuffle=shuffle, seed=dataset.seed, rank=rank, world_size=world_size, even=even
+    sampler = (
+        EpochSampler(
+            num_samples=len(dataset), shuffle=shuffle, seed=dataset.seed, rank=rank, world_size=world_size, even=even
+        )
+        if classes is None
+        else ClassBalancedSampler(classes=classes, seed=dataset.seed, rank=rank, world_size=world_size, even=even)
     )
     return DataLoader(
         dataset,

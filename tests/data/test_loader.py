@@ -6,14 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from perception.data.collate import collate
 from perception.data.dataset import SampleDataset
 from perception.data.loader import build_loader
 from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
-from perception.data.samplers import EpochSampler, seeded_generator
 from perception.data.transforms import BevAugmentation, ImageAugmentation
 from perception.formats.classes import DETECTION_CLASSES
 from perception.structures import Batch
@@ -98,48 +95,3 @@ def test_what_workers_skip_is_counted(own_synthetic: IndexedSet) -> None:
     absent = sum(int((~batch.cameras["surround"].present).sum()) for batch in passes(dataset, 1))
     assert absent == 6
     assert dataset.skipped == Counter(missing_file=6)
-
-
-@given(st.integers(1, 40), st.integers(1, 7), st.booleans(), st.booleans(), st.integers(0, 5))
-def test_ranks_share_an_epoch(num_samples: int, world_size: int, shuffle: bool, even: bool, epoch: int) -> None:
-    shares = []
-    for rank in range(world_size):
-        sampler = EpochSampler(
-            num_samples=num_samples, shuffle=shuffle, seed=1, rank=rank, world_size=world_size, even=even
-        )
-        sampler.set_epoch(epoch)
-        shares.append(list(sampler))
-        assert len(shares[-1]) == len(sampler)
-        assert all(item[0] == epoch for item in shares[-1])
-    visits = Counter(position for share in shares for _, position in share)
-    assert set(visits) == set(range(num_samples))
-    if even:
-        assert len({len(share) for share in shares}) == 1
-        assert max(visits.values()) - min(visits.values()) <= 1
-    else:
-        assert set(visits.values()) == {1}
-
-
-def test_order_changes_with_epoch_and_seed_alone() -> None:
-    def order(seed: int, epoch: int, shuffle: bool = True) -> list[int]:
-        sampler = EpochSampler(num_samples=50, shuffle=shuffle, seed=seed)
-        sampler.set_epoch(epoch)
-        return [position for _, position in sampler]
-
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(0, 1) != order(1, 0)
-    assert order(0, 5, shuffle=False) == list(range(50))
-
-
-def test_generators_of_different_numbers_differ() -> None:
-    first = {float(torch.rand((), generator=seeded_generator(*n))) for n in [(0, 1, 2), (0, 2, 1), (1, 0, 2), (0, 1)]}
-    assert len(first) == 4
-
-
-def test_wrong_shares_are_refused() -> None:
-    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
-        EpochSampler(num_samples=0)
-    with pytest.raises(ValueError, match=r"rank must be in 0\.\.1, got 2"):
-        EpochSampler(num_samples=4, rank=2, world_size=2)
-    with pytest.raises(ValueError, match=r"numbers must not be negative, got \(0, -1\)"):
-        seeded_generator(0, -1)
