@@ -1,9 +1,12 @@
-"""ms_deform_attn against grid_sample per level, as mmcv does it without CUDA, and a fused loop in numba.
+"""ms_deform_attn against grid_sample per level, mmcv's form of that and a fused loop in numba.
+
+mmcv has no kernel of it for the CPU: there it samples level by level in torch, with torch's threads.
 
 The limit is the memory bus, with each number moved once; queries look at random places, so that a pixel's channels are
 read some 35 times over, most of them from the second and third cache.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -30,10 +33,12 @@ def run() -> list[Row]:
     case = f"{_CAMERAS}x{_QUERIES} queries, {_HEADS} heads x {_CHANNELS}, {len(_SHAPES)} levels x {_POINTS}"
     least_bytes = num_bytes(value, locations, weights) + _CAMERAS * _QUERIES * _HEADS * _CHANNELS * 4
 
+    mmcv = _mmcv()
     with torch.no_grad():
-        peers = {
+        peers: dict[str, Callable[[], Any] | None] = {
             "reference": lambda: ms_deform_attn_reference(value, _SHAPES, locations, weights),
-            "grid_sample (mmcv's torch version)": lambda: _grid_sample(value, locations, weights),
+            "grid_sample": lambda: _grid_sample(value, locations, weights),
+            "mmcv": mmcv and (lambda: mmcv(value, locations, weights)),
             **_numba(value, locations, weights),
         }
         rows = compare(
@@ -50,7 +55,8 @@ def run() -> list[Row]:
         lambda: _with_backward(lambda: ms_deform_attn(value, _SHAPES, locations, weights)),
         {
             "reference": lambda: _with_backward(lambda: ms_deform_attn_reference(value, _SHAPES, locations, weights)),
-            "grid_sample (mmcv's torch version)": lambda: _with_backward(lambda: _grid_sample(*leaves)),
+            "grid_sample": lambda: _with_backward(lambda: _grid_sample(*leaves)),
+            "mmcv": mmcv and (lambda: _with_backward(lambda: mmcv(*leaves))),
         },
         3 * least_bytes,
     )
@@ -68,6 +74,15 @@ def _grid_sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     folded = weights.permute(0, 2, 1, 3, 4).reshape(samples * _HEADS, 1, queries, -1)  # (B * H, 1, Q, L * P)
     output = (torch.stack(sampled, dim=-2).flatten(-2) * folded).sum(-1)  # (B * H, C, Q)
     return output.view(samples, _HEADS * _CHANNELS, queries).transpose(1, 2).contiguous()
+
+
+def _mmcv() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    if importlib.util.find_spec("mmcv") is None:
+        return None
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    shapes = torch.tensor(_SHAPES)
+    return lambda value, locations, weights: multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
 
 
 def _numba(value: Tensor, locations: Tensor, weights: Tensor) -> dict[str, Callable[[], Any]]:

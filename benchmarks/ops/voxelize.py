@@ -28,11 +28,11 @@ def run() -> list[Row]:
     case = f"{len(points)} points, {_GRID.cell_m[0]} m"
     coords, point2voxel = voxelize_dynamic(points, batch_index, _GRID)
     hard = voxelize_hard(points, batch_index, _GRID, **_LIMITS)
-    peers = {"reference": lambda: voxelize_hard_reference(points, batch_index, _GRID, **_LIMITS)}
-    if importlib.util.find_spec("mmcv") is not None:
-        peers["mmcv"] = _mmcv(points)
-    if importlib.util.find_spec("spconv") is not None:
-        peers["spconv"] = _spconv(points)
+    peers = {
+        "reference": lambda: voxelize_hard_reference(points, batch_index, _GRID, **_LIMITS),
+        "mmcv": _mmcv(points),
+        "spconv": _spconv(points),
+    }
     return [
         *compare(
             "voxelize_dynamic",
@@ -72,7 +72,9 @@ def spinning_lidar(num_points: int) -> Tensor:
     return torch.stack((x, y, z, torch.rand(num_points, generator=generator), torch.zeros(num_points)), dim=1)
 
 
-def _mmcv(points: Tensor) -> Callable[[], Any]:
+def _mmcv(points: Tensor) -> Callable[[], Any] | None:
+    if importlib.util.find_spec("mmcv") is None:
+        return None
     from mmcv.ops import Voxelization
 
     bounds = [*_GRID.origin_m, _GRID.x_range_m[1], _GRID.y_range_m[1], _GRID.z_range_m[1]]
@@ -80,7 +82,9 @@ def _mmcv(points: Tensor) -> Callable[[], Any]:
     return lambda: layer(points)
 
 
-def _spconv(points: Tensor) -> Callable[[], Any]:
+def _spconv(points: Tensor) -> Callable[[], Any] | None:
+    if importlib.util.find_spec("spconv") is None:
+        return None
     from spconv.pytorch.utils import PointToVoxel
 
     bounds = [*_GRID.origin_m, _GRID.x_range_m[1], _GRID.y_range_m[1], _GRID.z_range_m[1]]
