@@ -1,14 +1,14 @@
 """Branches: an encoder, and for cameras a view, run on the samples that have the sensor."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from perception.geometry.grid import Grid
 from perception.models.encoders.image import ImageEncoder
 from perception.models.layers import scatter_samples
-from perception.models.parts import Branch, PointEncoder
-from perception.models.views.lift_splat import LiftSplat
+from perception.models.parts import Branch, PointEncoder, View
 from perception.structures import Batch, BevMap, PointBatch, SensorFeatures
 
 
@@ -24,7 +24,7 @@ class CameraBranch(Branch):
         ValueError: the view does not read what the encoder gives.
     """
 
-    def __init__(self, *, encoder: ImageEncoder, view: LiftSplat, group: str = "surround") -> None:
+    def __init__(self, *, encoder: ImageEncoder, view: View, group: str = "surround") -> None:
         super().__init__()
         if view.in_channels != encoder.out_channels:
             raise ValueError(
@@ -36,12 +36,30 @@ class CameraBranch(Branch):
         self.group = group
         self.out_channels = view.out_channels
 
-    def forward(self, batch: Batch, grids: Mapping[str, Grid]) -> SensorFeatures:
+    def plan(self, batch: Batch, grids: Mapping[str, Grid]) -> Any:
+        """Computes what the view needs and calibration alone decides.
+
+        Args:
+            batch: B samples.
+            grids: level name -> grid.
+
+        Returns:
+            The view's plan for every batch with this calibration, the same present cameras and `ego2aug`; None where
+            no camera is present.
+        """
+        cameras = batch.cameras.get(self.group)
+        if cameras is None or not bool(cameras.present.any()):
+            return None
+        feature_size = self.encoder.feature_sizes(cameras.image_size_px)[self.view.view_level]
+        return self.view.plan(cameras, feature_size, batch.ego2aug, grids)
+
+    def forward(self, batch: Batch, grids: Mapping[str, Grid], plan: Any = None) -> SensorFeatures:
         """Encodes the pictures of the cameras that are present.
 
         Args:
             batch: B samples.
             grids: level name -> grid.
+            plan: what `plan` gave for this calibration; None makes it.
 
         Returns:
             Map, image features and the view's auxiliary outputs; one camera of the group makes a sample present.
@@ -49,7 +67,7 @@ class CameraBranch(Branch):
         cameras = batch.cameras.get(self.group)
         if cameras is None or not bool(cameras.present.any()):
             return absent_features(batch, grids, self.out_channels)
-        return self.view(self.encoder(cameras), batch.ego2aug, grids)
+        return self.view(self.encoder(cameras), batch.ego2aug, grids, plan)
 
 
 class LidarBranch(Branch):
@@ -64,12 +82,13 @@ class LidarBranch(Branch):
         self.encoder = encoder
         self.out_channels = encoder.out_channels
 
-    def forward(self, batch: Batch, grids: Mapping[str, Grid]) -> SensorFeatures:
+    def forward(self, batch: Batch, grids: Mapping[str, Grid], plan: None = None) -> SensorFeatures:
         """Encodes the points of the samples that have the sensor.
 
         Args:
             batch: B samples.
             grids: level name -> grid.
+            plan: nothing is planned.
 
         Returns:
             The map; a sample whose sensor is present and saw nothing counts as present.

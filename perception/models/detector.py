@@ -67,11 +67,23 @@ class Detector(nn.Module):
         _check_parts(self.grids, branches, fuser, neck, heads)
         _check_classes(self.class_names, heads)
 
-    def forward(self, batch: Batch) -> DetectorOutput:
+    def plan(self, batch: Batch) -> dict[str, Any]:
+        """Computes what depends on calibration alone, for use with every batch that has the same.
+
+        Args:
+            batch: B samples; calibration, present cameras and `ego2aug` count, pictures and points do not.
+
+        Returns:
+            Branch name -> its plan.
+        """
+        return {name: branch.plan(batch, self.grids) for name, branch in self.branches.items()}  # type: ignore[operator]
+
+    def forward(self, batch: Batch, plans: Mapping[str, Any] | None = None) -> DetectorOutput:
         """Runs every branch on the samples that have its sensor, then fuser, neck and heads.
 
         Args:
             batch: B samples; each has at least one sensor that the detector reads.
+            plans: what `plan` gave for this calibration; None works everything out.
 
         Returns:
             Typed outputs of the heads and the auxiliary outputs of all parts.
@@ -79,7 +91,8 @@ class Detector(nn.Module):
         Raises:
             ValueError: a sample has no sensor that the detector reads.
         """
-        features = {name: branch(batch, self.grids) for name, branch in self.branches.items()}
+        plans = plans or {}
+        features = {name: branch(batch, self.grids, plans.get(name)) for name, branch in self.branches.items()}
         _check_present(features, batch)
         fused = self.neck(self.fuser(features))
         aux = {f"{name}/{key}": value for name, part in features.items() for key, value in part.aux.items()}

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
-from perception.structures import Batch, BevMap, FusedFeatures, PointBatch, SensorFeatures
+from perception.structures import Batch, BevMap, CameraImages, CameraViews, FusedFeatures, PointBatch, SensorFeatures
 
 
 class Branch(nn.Module, ABC):
@@ -23,16 +23,75 @@ class Branch(nn.Module, ABC):
 
     out_channels: Mapping[str, int]
 
+    def plan(self, batch: Batch, grids: Mapping[str, Grid]) -> Any:
+        """Computes what depends on calibration alone, for use with every batch that has the same.
+
+        Args:
+            batch: B samples.
+            grids: level name -> grid.
+
+        Returns:
+            What `forward` takes as `plan`; None where the branch has nothing to plan.
+        """
+        return None
+
     @abstractmethod
-    def forward(self, batch: Batch, grids: Mapping[str, Grid]) -> SensorFeatures:
+    def forward(self, batch: Batch, grids: Mapping[str, Grid], plan: Any = None) -> SensorFeatures:
         """Encodes the batch.
 
         Args:
             batch: B samples, any of them without this sensor.
             grids: level name -> grid.
+            plan: what `plan` gave for this calibration; None works it out.
 
         Returns:
             Features with a row per sample; zeros for a sample without the sensor.
+        """
+
+
+class View(nn.Module, ABC):
+    """Moves camera features into the bird's-eye view.
+
+    Attributes:
+        in_channels: channels of the image features.
+        out_channels: level name -> channels of the map it gives there.
+        view_level: which level of the image features it reads, 0 the finest.
+    """
+
+    in_channels: int
+    out_channels: Mapping[str, int]
+    view_level: int
+
+    @abstractmethod
+    def plan(
+        self, cameras: CameraImages, feature_size: tuple[int, int], ego2aug: Tensor, grids: Mapping[str, Grid]
+    ) -> Any:
+        """Computes what depends on calibration alone.
+
+        Args:
+            cameras: calibration of B samples; at least one camera is present.
+            feature_size: rows and columns (h, w) of the image features that the view reads.
+            ego2aug: (B, 4, 4).
+            grids: level name -> grid in the augmented ego frame.
+
+        Returns:
+            What `forward` takes as `plan`; None where the view has nothing to plan.
+        """
+
+    @abstractmethod
+    def forward(
+        self, views: CameraViews, ego2aug: Tensor, grids: Mapping[str, Grid], plan: Any = None
+    ) -> SensorFeatures:
+        """Moves the features of the present cameras.
+
+        Args:
+            views: image features of B samples; at least one camera is present.
+            ego2aug: (B, 4, 4).
+            grids: level name -> grid in the augmented ego frame.
+            plan: what `plan` gave for this calibration; None works it out.
+
+        Returns:
+            Map and auxiliary outputs with a row per sample.
         """
 
 

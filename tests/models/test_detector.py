@@ -121,6 +121,15 @@ def test_samples_of_a_batch_leave_one_another_alone(kind: str) -> None:
         torch.testing.assert_close(together.regression[index : index + 1], alone.regression, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", BATCHES)
+def test_plans_of_a_calibration_change_nothing(kind: str) -> None:
+    detector, batch = make_detector().eval(), batch_of(kind)
+    plans = detector.plan(batch)
+    assert set(plans) == {"camera", "lidar"}
+    planned, worked_out = detector(batch, plans), detector(batch)
+    assert torch.equal(planned.heads["boxes"].heatmap, worked_out.heads["boxes"].heatmap)
+
+
 def trained_state(detector: Detector) -> dict[str, torch.Tensor]:
     """Weights with an absence vector and batch statistics that are not at their start."""
     return {

@@ -10,7 +10,7 @@ from torch import Tensor
 from perception.geometry.grid import Grid
 from perception.geometry.transforms import transform_points
 from perception.models.losses.depth import DepthLoss, distance_bin
-from perception.models.views.frustum import feature_rays, lidar_distances
+from perception.models.views.frustum import feature_rays, frustum_cells, lidar_distances
 from perception.models.views.lift_splat import LiftSplat
 from perception.structures import CameraImages, CameraViews, PointBatch
 from tests.models.scenes import FORWARD, IMAGE_SIZE_PX, augmentation, make_batch, make_cameras, make_lidar
@@ -121,6 +121,55 @@ def test_samples_with_different_cameras_share_one_pooling() -> None:
     alone = view(CameraViews(levels=(level[1:2],), strides=(STRIDE,), cameras=only_second), moves[:1], {"main": GRID})
     torch.testing.assert_close(result.bev["main"].features[1:2], alone.bev["main"].features)
     assert torch.equal(result.bev["main"].validity[1:2], alone.bev["main"].validity)
+
+
+@pytest.mark.parametrize("camera_model", ["pinhole", "kannala_brandt"])
+def test_frustum_cells_are_those_of_the_points(camera_model: str) -> None:
+    cameras = make_cameras([[False, True], [False, False], [True, True]], camera_model)
+    moves = torch.stack((augmentation(0.3), torch.eye(4, dtype=torch.float64), augmentation(-2.0, 0.9, False)))
+    distances = torch.arange(1.25, 16.0, 0.5)
+    grid = Grid((-12.8, 12.8), (-9.6, 9.6), (-1.0, 3.0), (0.4, 0.8, 4.0))
+    cells = frustum_cells(cameras, moves, FEATURE_SIZE, distances, grid)
+    rays, valid = feature_rays(cameras, FEATURE_SIZE)
+    for number, (sample, camera, row) in enumerate([(0, 1, 0), (2, 0, 1), (2, 1, 1)]):
+        points = rays[number] * distances[:, None, None, None]  # (D, h, w, 3) in the camera frame
+        points = transform_points(moves[sample] @ cameras.camera2ego[sample, camera], points)
+        places, inside = grid.cells(points)
+        expected = (row * grid.num_y + places[..., 1]) * grid.num_x + places[..., 2]
+        expected = torch.where(inside & valid[number], expected, -1)
+        assert (cells[number] >= 0).any()
+        assert (cells[number] == expected).float().mean() > 0.999  # float32 may decide otherwise at a border
+
+
+def test_a_plan_serves_every_picture_of_its_calibration() -> None:
+    cameras = make_cameras([[True, False], [True, True]])
+    moves = torch.stack((augmentation(), torch.eye(4, dtype=torch.float64)))
+    view = LiftSplat(in_channels=3, context_channels=4, out_channels=5).eval()
+    plan = view.plan(cameras, FEATURE_SIZE, moves, {"main": GRID})
+    for _ in range(2):
+        level = torch.rand(2, 2, 3, *FEATURE_SIZE)
+        views = CameraViews(levels=(level,), strides=(STRIDE,), cameras=cameras)
+        planned = view(views, moves, {"main": GRID}, plan.to("cpu"))
+        worked_out = view(views, moves, {"main": GRID})
+        assert torch.equal(planned.bev["main"].features, worked_out.bev["main"].features)
+        assert torch.equal(planned.bev["main"].validity, worked_out.bev["main"].validity)
+    fewer = dataclasses.replace(cameras, present=torch.tensor([[True, False], [True, False]]))
+    with pytest.raises(ValueError, match="bev_pool: depth must be"):
+        view(CameraViews(levels=(level,), strides=(STRIDE,), cameras=fewer), moves, {"main": GRID}, plan)
+
+
+def test_features_may_be_summed_in_finer_cells() -> None:
+    cameras = make_cameras([[True] * 3])
+    views = views_with_pixel(cameras, 0, 4, 8)
+    fine = LiftSplat(in_channels=1, context_channels=2, out_channels=3, splat_stride=2).eval()
+    coarse_grid = Grid.square(12.8, 0.8)
+    plan = fine.plan(cameras, FEATURE_SIZE, torch.eye(4, dtype=torch.float64)[None], {"main": coarse_grid})
+    assert plan.pool.shape == (64, 64)
+    same = LiftSplat(in_channels=1, context_channels=2, out_channels=3).eval()
+    expected = same.plan(cameras, FEATURE_SIZE, torch.eye(4, dtype=torch.float64)[None], {"main": coarse_grid})
+    assert torch.equal(plan.validity, expected.validity)
+    level = fine(views, torch.eye(4, dtype=torch.float64)[None], {"main": coarse_grid}).bev["main"]
+    assert level.features.shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize("camera_model", ["pinhole", "kannala_brandt"])

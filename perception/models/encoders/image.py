@@ -14,6 +14,8 @@ from perception.structures import CameraImages, CameraViews
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
+_PROBE_SIZE_PX = 64
+
 # Norms after the stages of Swin and ConvNeXt backbones: classifiers do not have them, so they start fresh.
 _BACKBONE_ONLY = "hidden_states_norms."
 
@@ -60,6 +62,7 @@ class ImageEncoder(nn.Module):
             num_levels=num_levels,
         )
         self.out_channels = out_channels
+        self.strides = _measure_strides(self.backbone)[:num_levels]
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
@@ -79,9 +82,30 @@ class ImageEncoder(nn.Module):
         if not bool(present.any()):
             raise ValueError("ImageEncoder: cameras must hold a present camera, got none")
         pictures = (cameras.images[present].to(self.mean.dtype) - self.mean) / self.std  # (B, N, ...) -> (K, 3, H, W)
+        self.feature_sizes(cameras.image_size_px)
         levels = self.pyramid(list(self.backbone(pictures).feature_maps))
-        strides = tuple(_stride(cameras.image_size_px, (level.shape[-2], level.shape[-1])) for level in levels)
-        return CameraViews(levels=tuple(_spread(level, present) for level in levels), strides=strides, cameras=cameras)
+        return CameraViews(
+            levels=tuple(_spread(level, present) for level in levels), strides=self.strides, cameras=cameras
+        )
+
+    def feature_sizes(self, image_size_px: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """Tells the size of each level.
+
+        Args:
+            image_size_px: height and width of the pictures.
+
+        Returns:
+            Rows and columns (h, w) of each level, finest first.
+
+        Raises:
+            ValueError: a stride does not divide the size.
+        """
+        height, width = image_size_px
+        if any(height % stride or width % stride for stride in self.strides):
+            raise ValueError(
+                f"ImageEncoder: images must have a size that the strides {self.strides} divide, got {image_size_px} px"
+            )
+        return tuple((height // stride, width // stride) for stride in self.strides)
 
 
 def _spread(level: Tensor, present: Tensor) -> Tensor:
@@ -91,14 +115,13 @@ def _spread(level: Tensor, present: Tensor) -> Tensor:
     return spread.index_put((present,), level)
 
 
-def _stride(image_size_px: tuple[int, int], level_size: tuple[int, int]) -> int:
-    stride = image_size_px[0] // level_size[0]
-    if (level_size[0] * stride, level_size[1] * stride) != image_size_px:
-        raise ValueError(
-            f"ImageEncoder: images must have a size that the backbone's strides divide, "
-            f"got {image_size_px} px for a level of {level_size}"
-        )
-    return stride
+@torch.no_grad()
+def _measure_strides(backbone: nn.Module) -> tuple[int, ...]:
+    """Pixels per feature cell of each stage, seen on a small picture: backbones do not tell."""
+    picture = torch.zeros(1, 3, _PROBE_SIZE_PX, _PROBE_SIZE_PX)
+    stages = backbone.eval()(picture).feature_maps
+    backbone.train()
+    return tuple(_PROBE_SIZE_PX // stage.shape[-1] for stage in stages)
 
 
 def _build_backbone(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
-from perception.models.encoders.points import PointReader, grid_reach_m, refine_grid
+from perception.models.encoders.points import PointReader
+from perception.models.grids import grid_reach_m, refine_grid
 from perception.models.layers import RowNorm
 from perception.models.necks.second import SecondBackbone
 from perception.models.parts import PointEncoder

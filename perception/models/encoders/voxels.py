@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from perception.geometry.grid import Grid
-from perception.models.encoders.points import PointReader, grid_reach_m, refine_grid
+from perception.models.encoders.points import PointReader
 from perception.models.encoders.sparse import SparseBackbone, VoxelFeatures
+from perception.models.grids import grid_reach_m, refine_grid
 from perception.models.parts import PointEncoder
 from perception.ops.scatter_reduce import scatter_reduce
 from perception.ops.voxelize import voxelize_dynamic

@@ -1,9 +1,10 @@
-"""Where the cells of an image feature map look: viewing rays in the augmented ego frame, and LiDAR seen along them."""
+"""Where the cells of an image feature map look: viewing rays, the grid cells along them, and LiDAR seen along them."""
 
 import torch
 from torch import Tensor
 
 from perception.geometry.cameras import project, transform_pixels, unproject
+from perception.geometry.grid import Grid
 from perception.geometry.transforms import invert_rigid, transform_points
 from perception.structures import CameraImages, PointBatch
 
@@ -27,24 +28,39 @@ def feature_rays(cameras: CameraImages, feature_size: tuple[int, int]) -> tuple[
     return unproject(recorded, cameras.camera_model, intrinsics, distortion)
 
 
-def frustum_points(cameras: CameraImages, ego2aug: Tensor, rays: Tensor, distances_m: Tensor) -> Tensor:
-    """Gives points along the rays of the present cameras in the augmented ego frame.
+def frustum_cells(
+    cameras: CameraImages, ego2aug: Tensor, feature_size: tuple[int, int], distances_m: Tensor, grid: Grid
+) -> Tensor:
+    """Finds the column of grid cells that holds each point along the rays of the present cameras.
 
     Args:
         cameras: batched; K of its B x N cameras are present.
         ego2aug: (B, 4, 4).
-        rays: (K, h, w, 3) unit rays in the camera frame.
+        feature_size: rows and columns (h, w) of the feature map.
         distances_m: (D,) distances from the camera along the ray, before the augmentation's scale.
+        grid: in the augmented ego frame.
 
     Returns:
-        (K, D, h, w, 3) float32, metres.
+        (K, D, h, w) int64, cell (s * Y + y) * X + x where s counts the samples with a camera; -1 outside the grid or
+        where the pixel has no ray.
     """
     present = cameras.present
     sample = present.nonzero()[:, 0]  # (K,)
+    rays, valid = feature_rays(cameras, feature_size)  # (K, h, w, 3), (K, h, w)
     camera2aug = ego2aug[sample] @ cameras.camera2ego[present]  # (K, 4, 4)
-    turned = torch.einsum("kij,khwj->khwi", camera2aug[:, :3, :3], rays).float()
-    origin = camera2aug[:, :3, 3].float()
-    return origin[:, None, None, None] + turned[:, None] * distances_m.float()[:, None, None, None]
+    aug2cells = 1 / camera2aug.new_tensor(grid.cell_m)
+    start = (camera2aug[:, :3, 3] - camera2aug.new_tensor(grid.origin_m)) * aug2cells  # (K, 3) in cells
+    step = torch.einsum("kij,khwj->ikhw", camera2aug[:, :3, :3] * aug2cells[:, None], rays)  # cells per metre
+    inside = valid[:, None]
+    places = []
+    for axis, count in enumerate(grid.shape[::-1]):  # one axis after the other: the frustum is large
+        begin, slope = start[:, axis, None, None, None].float(), step[axis, :, None].float()
+        place = begin + slope * distances_m.float()[:, None, None]  # (K, D, h, w)
+        inside = inside & (place >= 0) & (place < count)
+        places.append(place)
+    row = (present.any(1).cumsum(0) - 1)[sample] * grid.num_y  # (K,) first row of the camera's sample
+    x, y = (place.long() for place in places[:2])  # rounds towards 0, which is down inside
+    return torch.where(inside, (row[:, None, None, None] + y) * grid.num_x + x, -1)
 
 
 def lidar_distances(cameras: CameraImages, lidar: PointBatch, feature_size: tuple[int, int]) -> Tensor:
