@@ -88,6 +88,7 @@ class _SceneWriter:
         self._boxes = tables.sample_annotation
         categories = {row.token: row.category_token for row in tables.instance}
         self._category_of_box = [categories[row.instance_token] for row in self._boxes]
+        self._offsets_m = _offsets_from_ego(tables)
         self._started: set[str] = set()
         self._scene_tokens: list[str] = []
         self._sample_tokens: list[list[str]] = []
@@ -139,7 +140,7 @@ class _SceneWriter:
         for track in range(num_tracks):
             count = _share(num_boxes, num_tracks, track)
             first = track % 2 * (len(samples) - count)  # every other track lasts to the end
-            for table, row in self._track(track + number, samples[first : first + count]):
+            for table, row in self._track(track + number, samples[first : first + count], first):
                 self._put(files, table, row)
 
     def _put(self, files: Mapping[str, IO[str]], table: str, row: str) -> None:
@@ -158,7 +159,7 @@ class _SceneWriter:
             is_key = i in keyframes
             sample = keyframes.get(i, min(sample + (i - 1 in keyframes), len(samples) - 1))
             time_us = start_us + (len(samples) - 1) * STEP_US * i // max(1, count - 1)
-            x, y = 400 + 1e-7 * (time_us - start_us) * 8.1, 1100 - 1e-7 * (time_us - start_us) * 4.7
+            x, y = _ego_xy_m(time_us - start_us)
             folder = "samples" if is_key else "sweeps"
             data = (
                 f'"token": "{tokens[i + 1]}",\n"sample_token": "{samples[sample]}",\n'
@@ -176,9 +177,9 @@ class _SceneWriter:
             )
             yield data, pose
 
-    def _track(self, number: int, samples: list[str]) -> Iterator[tuple[str, str]]:
-        """One object through some samples."""
-        box = self._boxes[number % len(self._boxes)]
+    def _track(self, number: int, samples: list[str], first: int) -> Iterator[tuple[str, str]]:
+        """One object through some samples, of which the first has this number in the scene."""
+        box, offset_m = self._boxes[number % len(self._boxes)], self._offsets_m[number % len(self._boxes)]
         (instance,), tokens = self._tokens.take(1), ["", *self._tokens.take(len(samples)), ""]
         yield (
             "instance",
@@ -187,16 +188,31 @@ class _SceneWriter:
             f'"last_annotation_token": "{tokens[-2]}"',
         )
         for step, sample in enumerate(samples):
-            yield "sample_annotation", _annotation(box, tokens[step : step + 3], sample, instance, step)
+            x, y = _ego_xy_m((first + step) * STEP_US)
+            translation = (round(x + offset_m[0] + 0.37 * step, 3), round(y + offset_m[1] - 0.21 * step, 3))
+            placed = msgspec.structs.replace(box, translation=(*translation, box.translation[2]))
+            yield "sample_annotation", _annotation(placed, tokens[step : step + 3], sample, instance)
 
 
-def _annotation(box: SampleAnnotationRow, tokens: list[str], sample: str, instance: str, step: int) -> str:
+def _ego_xy_m(elapsed_us: int) -> tuple[float, float]:
+    return 400 + 1e-7 * elapsed_us * 8.1, 1100 - 1e-7 * elapsed_us * 4.7
+
+
+def _offsets_from_ego(tables: Tables) -> list[tuple[float, float]]:
+    """Where each annotated box lies from the ego vehicle, in the axes of the global frame."""
+    poses = {row.token: row.translation for row in tables.ego_pose}
+    ego = {row.sample_token: poses[row.ego_pose_token] for row in tables.sample_data if row.is_key_frame}
+    places = [(row.translation, ego[row.sample_token]) for row in tables.sample_annotation]
+    return [(box[0] - vehicle[0], box[1] - vehicle[1]) for box, vehicle in places]
+
+
+def _annotation(box: SampleAnnotationRow, tokens: list[str], sample: str, instance: str) -> str:
     x, y, z = box.translation
     attributes = ",\n".join(f'"{token}"' for token in box.attribute_tokens)
     return (
         f'"token": "{tokens[1]}",\n"sample_token": "{sample}",\n"instance_token": "{instance}",\n'
         f'"visibility_token": "{box.visibility_token}",\n"attribute_tokens": [\n{attributes}\n],\n'
-        f'"translation": [\n{round(x + 0.37 * step, 3)},\n{round(y - 0.21 * step, 3)},\n{z}\n],\n'
+        f'"translation": [\n{x},\n{y},\n{z}\n],\n'
         f'"size": [\n{", ".join(map(str, box.size))}\n],\n"rotation": [\n{", ".join(map(str, box.rotation))}\n],\n'
         f'"prev": "{tokens[0]}",\n"next": "{tokens[2]}",\n'
         f'"num_lidar_pts": {box.num_lidar_pts},\n"num_radar_pts": {box.num_radar_pts}'

@@ -37,7 +37,7 @@ ROOMS_OF = {
     "jsonargparse": {"runtime", "training"},
     "lightning": {"training"},
     "msgspec": {"formats", "data", "evaluation"},
-    "numba": {"simulation"},
+    "numba": {"evaluation", "simulation"},
     "nuscenes": {"evaluation"},
     "open3d": {"simulation", "visualization"},
     "pyarrow": {"formats", "data"},

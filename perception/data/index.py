@@ -214,6 +214,72 @@ class Index:
                 row = self._sensors["previous"][row]
             return self._sensor_records(np.array(found[1 : count + 1], dtype=np.int64))
 
+    def annotations_of(self, positions: np.ndarray) -> tuple[Annotations, np.ndarray]:
+        """The annotations of many samples in one table, without reading the samples one by one.
+
+        Args:
+            positions: (S,) int64 positions in the index.
+
+        Returns:
+            The annotations, sample by sample, and (M,) int64 which entry of `positions` each belongs to.
+
+        Raises:
+            IndexError: there is no such position.
+            ValueError: the index is damaged there.
+        """
+        positions = self._checked_positions("annotations_of", positions)
+        with self._reading("annotations_of"):
+            counts = self._samples["num_annotations"][positions]  # (S,)
+            starts = np.cumsum(counts) - counts
+            rows = np.arange(counts.sum()) + np.repeat(self._samples["first_annotation"][positions] - starts, counts)
+            return self._annotation_table(rows), np.repeat(np.arange(len(positions)), counts)
+
+    def ego_translations(self, positions: np.ndarray) -> np.ndarray:
+        """Where the vehicle was at many samples: the translations of their poses.
+
+        Args:
+            positions: (S,) int64 positions in the index.
+
+        Returns:
+            (S, 3) float64 in the global frame, metres.
+
+        Raises:
+            IndexError: there is no such position.
+            ValueError: the index is damaged there.
+        """
+        positions = self._checked_positions("ego_translations", positions)
+        with self._reading("ego_translations"):
+            return self._sensors["ego2global"][self._samples["reference"][positions], :3]  # (S, 7) -> (S, 3)
+
+    def tokens_of(self, positions: np.ndarray) -> tuple[str, ...]:
+        """The tokens of many samples.
+
+        Args:
+            positions: (S,) int64 positions in the index.
+
+        Returns:
+            S sample tokens.
+
+        Raises:
+            IndexError: there is no such position.
+        """
+        positions = self._checked_positions("tokens_of", positions)
+        return tuple(self._samples["token"].take(pa.array(positions)).to_pylist())
+
+    def scenes_of(self, positions: np.ndarray) -> np.ndarray:
+        """The scenes of many samples.
+
+        Args:
+            positions: (S,) int64 positions in the index.
+
+        Returns:
+            (S,) int64 positions in `scenes`.
+
+        Raises:
+            IndexError: there is no such position.
+        """
+        return self._samples["scene"][self._checked_positions("scenes_of", positions)]
+
     def extra_sensors(self, i: int) -> dict[str, list[SensorRecord]]:
         """Recordings of sensors beside camera, LiDAR and radar that a set attaches to a sample without keyframes.
 
@@ -327,6 +393,14 @@ class Index:
                 f"{function}: {self.folder}: damaged{place}, make it again with tools/create_data.py: {error}"
             ) from error
 
+    def _checked_positions(self, function: str, positions: np.ndarray) -> np.ndarray:
+        positions = np.asarray(positions, dtype=np.int64).reshape(-1)
+        if len(positions) and not (positions.min() >= 0 and positions.max() < len(self)):
+            raise IndexError(
+                f"{function}: positions must be in 0..{len(self) - 1}, got {positions.min()}..{positions.max()}"
+            )
+        return positions
+
     def _rows(self, column: str, i: int) -> np.ndarray:
         """Rows of the sensor table that a sample lists."""
         offsets, rows = self._samples[column]
@@ -363,13 +437,15 @@ class Index:
 
     def _annotations_of(self, i: int) -> Annotations:
         first = int(self._samples["first_annotation"][i])
-        rows = slice(first, first + int(self._samples["num_annotations"][i]))
+        return self._annotation_table(slice(first, first + int(self._samples["num_annotations"][i])))
+
+    def _annotation_table(self, rows: slice | np.ndarray) -> Annotations:
         columns = self._annotations
 
         def _names(column: str) -> tuple[str, ...]:
-            names = columns[column][rows]
-            names.validate(full=True)
-            return tuple(names.to_pylist())
+            names = columns[column][rows] if isinstance(rows, slice) else columns[column]
+            names.validate(full=True)  # before `take`, which would follow a wrong offset out of its memory
+            return tuple((names if isinstance(rows, slice) else names.take(pa.array(rows))).to_pylist())
 
         return Annotations(
             boxes_global=columns["box"][rows].copy(),

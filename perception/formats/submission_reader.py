@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,14 @@ class _File(msgspec.Struct):
     results: dict[str, msgspec.Raw]
 
 
-_NUMBERS = ("translation", "size", "rotation", "velocity")
+_COLUMNS = (
+    "translations", "sizes_wlh", "rotations_wxyz", "velocities", "labels", "scores", "attributes", "num_pts"
+)  # fmt: skip
+_LABELS = {name: label for label, name in enumerate(DETECTION_CLASSES)}
+_ATTRIBUTES = {"": -1} | {name: number for number, name in enumerate(ATTRIBUTES)}
+_NAN = re.compile(rb"NaN(?=[\s,\]}])")
+_NORM_TOLERANCE = 1e-3
+_STANDS_FOR_NAN = -sys.float_info.max
 _FILE_DECODER = msgspec.json.Decoder(_File)
 _RECORDS_DECODER = msgspec.json.Decoder(list[_Record])
 
@@ -72,6 +82,29 @@ class Submission:
     attributes: np.ndarray
     num_pts: np.ndarray
 
+    def of_samples(self, sample_tokens: Sequence[str]) -> Submission:
+        """The boxes of some samples.
+
+        Args:
+            sample_tokens: keys of the file, each once.
+
+        Returns:
+            Their boxes, in the order of `sample_tokens`.
+
+        Raises:
+            ValueError: the file does not have one of the samples.
+        """
+        number = {token: sample for sample, token in enumerate(self.sample_tokens)}
+        if missing := [token for token in sample_tokens if token not in number]:
+            raise ValueError(f"of_samples: {len(missing)} samples are not in the file, such as {_some(missing)}")
+        samples = np.array([number[token] for token in sample_tokens], dtype=np.int64)  # (S,)
+        counts = np.diff(self.offsets)[samples]
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(offsets[-1]) + np.repeat(self.offsets[samples] - offsets[:-1], counts)  # (N,)
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
+        tokens = tuple(self.inner_tokens[row] for row in rows.tolist())
+        return Submission(self.meta, tuple(sample_tokens), offsets, tokens, **columns)
+
 
 def validate_submission(path: str | Path, sample_tokens: Iterable[str]) -> Submission:
     """Reads a submission and holds it against a split.
@@ -103,8 +136,8 @@ def read_submission(path: str | Path) -> Submission:
     """Reads a submission and checks every box.
 
     The checks are the devkit's: at most 500 boxes a sample, vectors of the right length without NaN (but for the
-    velocity), known classes and attributes, scores that are numbers. Sizes must be positive besides, which the devkit
-    asks of matched boxes only, and numbers must not be written as strings.
+    velocity), known classes and attributes, scores that are numbers. Besides, sizes must be positive, which the devkit
+    asks of matched boxes only, quaternions must have norm 1 within 1e-3, and numbers must not be written as strings.
 
     Args:
         path: the JSON file; NaN and Infinity are read as Python writes them.
@@ -126,41 +159,33 @@ def read_submission(path: str | Path) -> Submission:
     for token, records in _decode_samples(results, faults):
         if len(records) > MAX_BOXES_PER_SAMPLE:
             faults.append(f"sample {token!r}: must have at most {MAX_BOXES_PER_SAMPLE} boxes, got {len(records)}")
-        columns = _columns(records)
-        faults.extend(f"sample {token!r}: {fault}" for fault in _value_faults(records, columns))
-        parts.append(columns)
+        parts.append(_columns(records))
         counts.append(len(records))
-        inner_tokens.extend(record.sample_token for record in records)
+        inner_tokens.extend([record.sample_token for record in records])
         if len(faults) >= _LISTED:
             break
+    columns = {name: np.concatenate([part[name] for part in [_columns([]), *parts]]) for name in _columns([])}
+    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+    if not faults:
+        faults.extend(_value_faults(columns, offsets, results))
     if faults:
         raise ValueError(f"read_submission: {path}: " + "\n  ".join(faults[:_LISTED]))
-    columns = {name: np.concatenate([part[name] for part in [_columns([]), *parts]]) for name in _columns([])}
     return Submission(
-        meta=meta,
-        sample_tokens=tuple(results),
-        offsets=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
-        inner_tokens=tuple(inner_tokens),
-        translations=columns["translation"],
-        sizes_wlh=columns["size"],
-        rotations_wxyz=columns["rotation"],
-        velocities=columns["velocity"],
-        labels=columns["label"],
-        scores=columns["score"],
-        attributes=columns["attribute"],
-        num_pts=columns["num_pts"],
+        meta=meta, sample_tokens=tuple(results), offsets=offsets, inner_tokens=tuple(inner_tokens), **columns
     )
 
 
 def _parse(path: Path) -> tuple[Any, dict[str, Any]]:
-    """Meta and results; the samples stay undecoded text unless the file holds NaN, which msgspec does not read."""
+    """Meta and results; the samples stay undecoded text where the file is strict JSON, but for NaN."""
     text = path.read_bytes()
+    if b"NaN" in text:
+        text = _NAN.sub(_stand_in, text)  # msgspec reads no NaN
     try:
         file = _FILE_DECODER.decode(text)
         return file.meta, file.results
-    except (ValueError, RecursionError):  # not JSON, or with NaN, or not the wanted object
+    except (ValueError, RecursionError):  # not JSON, with Infinity, or not the wanted object
         try:
-            content: Any = json.loads(text)
+            content: Any = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"read_submission: {path}: not JSON: {error}") from error
     for key in ("meta", "results"):
@@ -171,14 +196,17 @@ def _parse(path: Path) -> tuple[Any, dict[str, Any]]:
     return content["meta"], content["results"]
 
 
+def _stand_in(found: re.Match[bytes]) -> bytes:
+    """What is read in place of NaN; within a text it stays."""
+    is_value = found.string[found.start() - 1 : found.start()] in b"[,: \t\r\n"
+    return repr(_STANDS_FOR_NAN).encode() if is_value else found.group()
+
+
 def _decode_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tuple[str, list[_Record]]]:
     """Typed boxes of each sample; what cannot be typed goes to `faults`."""
     for token, value in results.items():
         try:
-            if isinstance(value, msgspec.Raw):
-                yield token, _RECORDS_DECODER.decode(value)
-            else:
-                yield token, msgspec.convert(value, list[_Record])
+            yield token, _records(value)
         except msgspec.ValidationError as error:
             reason, _, place = str(error).partition(" - at ")
             place = place.replace("`$", "").replace("`", "").replace("[", "box ", 1).replace("]", "", 1)
@@ -187,35 +215,62 @@ def _decode_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tupl
             faults.append(f"sample {token!r}: not JSON: {error}")
 
 
+def _records(value: Any) -> list[_Record]:
+    if isinstance(value, msgspec.Raw):
+        return _RECORDS_DECODER.decode(value)
+    return msgspec.convert(value, list[_Record])
+
+
 def _columns(records: Sequence[_Record]) -> dict[str, np.ndarray]:
     """Numbers of some boxes; labels and attributes that are unknown become -2."""
-    classes = {name: label for label, name in enumerate(DETECTION_CLASSES)}
-    attributes = {"": -1} | {name: number for number, name in enumerate(ATTRIBUTES)}
-    widths = dict(zip(_NUMBERS, (3, 3, 4, 2), strict=True))
-    columns = {
-        name: np.array([getattr(record, name) for record in records], dtype=np.float64).reshape(-1, width)
-        for name, width in widths.items()
+    numbers = [record.translation + record.size + record.rotation + record.velocity for record in records]
+    table = np.fromiter(chain.from_iterable(numbers), dtype=np.float64, count=12 * len(records)).reshape(-1, 12)
+    table[table == _STANDS_FOR_NAN] = np.nan
+    scores = np.array([record.detection_score for record in records], dtype=np.float64)
+    scores[scores == _STANDS_FOR_NAN] = np.nan
+    return {
+        "translations": table[:, :3],
+        "sizes_wlh": table[:, 3:6],
+        "rotations_wxyz": table[:, 6:10],
+        "velocities": table[:, 10:],
+        "labels": np.array([_LABELS.get(record.detection_name, -2) for record in records], dtype=np.int64),
+        "scores": scores,
+        "attributes": np.array([_ATTRIBUTES.get(record.attribute_name, -2) for record in records], dtype=np.int64),
+        "num_pts": np.array([record.num_pts for record in records], dtype=np.int64),
     }
-    columns["score"] = np.array([record.detection_score for record in records], dtype=np.float64)
-    columns["label"] = np.array([classes.get(record.detection_name, -2) for record in records], dtype=np.int64)
-    columns["attribute"] = np.array([attributes.get(record.attribute_name, -2) for record in records], dtype=np.int64)
-    columns["num_pts"] = np.array([record.num_pts for record in records], dtype=np.int64)
-    return columns
 
 
-def _value_faults(records: Sequence[_Record], columns: dict[str, np.ndarray]) -> Iterator[str]:
-    """What is wrong with the values of one sample's boxes."""
-    rules = {
-        "translation": (np.isnan(columns["translation"]).any(axis=1), "must not be NaN"),
-        "size": (~(columns["size"] > 0).all(axis=1), "must be > 0"),
-        "rotation": (np.isnan(columns["rotation"]).any(axis=1), "must not be NaN"),
-        "detection_score": (np.isnan(columns["score"]), "must not be NaN"),
-        "detection_name": (columns["label"] == -2, f"must be one of {', '.join(DETECTION_CLASSES)}"),
-        "attribute_name": (columns["attribute"] == -2, f"must be '' or one of {', '.join(ATTRIBUTES)}"),
+def _value_faults(columns: dict[str, np.ndarray], offsets: np.ndarray, results: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the values of the boxes, field by field."""
+    translations, sizes, rotations = columns["translations"], columns["sizes_wlh"], columns["rotations_wxyz"]
+    no_unit = np.abs(np.linalg.norm(rotations, axis=1) - 1) > _NORM_TOLERANCE  # false for NaN
+    numbers = (
+        ("translation", translations, np.isnan(translations).any(axis=1), "must not be NaN"),
+        ("size", sizes, ~(sizes > 0).all(axis=1), "must be > 0"),
+        ("rotation", rotations, np.isnan(rotations).any(axis=1), "must not be NaN"),
+        ("rotation", rotations, no_unit, f"must have norm 1 within {_NORM_TOLERANCE}"),
+        ("detection_score", columns["scores"], np.isnan(columns["scores"]), "must not be NaN"),
+    )
+    names = {
+        "detection_name": (columns["labels"], f"must be one of {', '.join(DETECTION_CLASSES)}"),
+        "attribute_name": (columns["attributes"], f"must be '' or one of {', '.join(ATTRIBUTES)}"),
     }
-    for field, (bad, contract) in rules.items():
+    tokens = list(results)
+    for field, values, bad, contract in numbers:
         for row in np.flatnonzero(bad)[:_LISTED]:
-            yield f"box {row}, field {field}: {contract}, got {getattr(records[row], field)!r}"
+            sample, box = _place(offsets, row)
+            yield f"sample {tokens[sample]!r}: box {box}, field {field}: {contract}, got {values[row].tolist()}"
+    for field, (labels, contract) in names.items():
+        for row in np.flatnonzero(labels == -2)[:_LISTED]:
+            sample, box = _place(offsets, row)
+            name = getattr(_records(results[tokens[sample]])[box], field)
+            yield f"sample {tokens[sample]!r}: box {box}, field {field}: {contract}, got {name!r}"
+
+
+def _place(offsets: np.ndarray, row: int) -> tuple[int, int]:
+    """Sample of a box, and its number there."""
+    sample = int(np.searchsorted(offsets, row, side="right")) - 1
+    return sample, int(row - offsets[sample])
 
 
 def _some(tokens: Sequence[str]) -> str:

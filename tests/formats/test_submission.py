@@ -114,7 +114,7 @@ def test_writing_rejects_and_leaves_no_file(tmp_path: Path, change: dict, messag
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("translation", [1.0, float("nan"), 2.0], r"box 2, field translation: must not be NaN, got \(1.0, nan, 2.0\)"),
+        ("translation", [1.0, float("nan"), 2.0], r"box 2, field translation: must not be NaN, got \[1.0, nan, 2.0\]"),
         ("translation", [1.0, 2.0], r"box 2, field translation: Expected `array` of length 3"),
         ("size", [1.0, float("nan"), 2.0], r"box 2, field size: must be > 0"),
         ("rotation", [1.0, 0.0, 0.0, float("nan")], r"box 2, field rotation: must not be NaN"),
@@ -141,6 +141,46 @@ def test_a_point_count_beyond_64_bits_is_named(submission: Path) -> None:
     submission.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"sample 'first': box 2, field num_pts: Expected `int` <= \d+"):
         read_submission(submission)
+
+
+def test_rotations_must_be_of_norm_1_as_float32_rounds_it(submission: Path) -> None:
+    content = json.loads(submission.read_text())
+    content["results"]["first"][2]["rotation"] = [1.0009, 0.0, 0.0, 0.0]
+    submission.write_text(json.dumps(content))
+    assert read_submission(submission).rotations_wxyz[2, 0] == 1.0009
+    content["results"]["first"][2]["rotation"] = [0.6, 0.0, 0.0, 0.7]
+    submission.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"'first': box 2, field rotation: must have norm 1 within 0.001, got \[0.6, 0"
+    ):
+        read_submission(submission)
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t:\n")])
+def test_nan_is_read_as_a_value_and_kept_as_a_text(submission: Path, separators: tuple[str, str]) -> None:
+    content = json.loads(submission.read_text())
+    content["meta"]["method"] = "of NaN, [NaN] and NaNet"
+    content["results"]["first"][1] |= {"velocity": [float("nan"), 1.5], "sample_token": "NaN"}
+    submission.write_text(json.dumps(content, separators=separators))
+    found = read_submission(submission)
+    assert found.inner_tokens[1] == "NaN"
+    assert found.meta["method"].endswith("NaNet")
+    np.testing.assert_array_equal(found.velocities[1], [np.nan, 1.5])
+    theirs, _ = load_prediction(str(submission), 500, DetectionBox)
+    np.testing.assert_array_equal(found.velocities, [box.velocity for box in theirs.all])
+
+
+def test_samples_are_chosen_in_the_order_asked_for(submission: Path) -> None:
+    whole = read_submission(submission)
+    some = whole.of_samples(["third", "first"])
+    assert some.sample_tokens == ("third", "first")
+    counts = dict(zip(whole.sample_tokens, np.diff(whole.offsets), strict=True))
+    assert some.offsets.tolist() == [0, counts["third"], counts["third"] + counts["first"]]
+    start = whole.offsets[whole.sample_tokens.index("third")]
+    np.testing.assert_array_equal(some.scores[: counts["third"]], whole.scores[start : start + counts["third"]])
+    np.testing.assert_array_equal(some.scores[counts["third"] :], whole.scores[: counts["first"]])
+    with pytest.raises(ValueError, match="of_samples: 1 samples are not in the file, such as tenth"):
+        whole.of_samples(["first", "tenth"])
 
 
 def test_sizes_must_be_positive(submission: Path) -> None:

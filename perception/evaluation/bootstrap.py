@@ -1,0 +1,139 @@
+"""How sure a score is: intervals from drawing scenes with replacement, for one submission or two on the same scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perception.evaluation.detection_matches import DISTANCES_M, IGNORED
+from perception.evaluation.detection_metrics import ERRORS, curves, hit_errors, summarize
+from perception.evaluation.detection_report import DetectionReport
+from perception.formats.classes import DETECTION_CLASSES
+
+SCORES = ("mAP", "NDS", *DETECTION_CLASSES)
+"""What is resampled: the two overall scores, and the average precision of each class over the four distances."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure and the range that holds it with 95 %.
+
+    Attributes:
+        value: on all scenes.
+        low: 2.5 % quantile over the draws.
+        high: 97.5 % quantile over the draws.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Sorted:
+    """A class's predictions as the curves need them, and their scenes."""
+
+    scenes: np.ndarray  # (P,)
+    scores: np.ndarray  # (P,)
+    hits: np.ndarray  # (P, 4) bool
+    counted: np.ndarray  # (P, 4) bool: not ignored
+    errors: list[dict[str, np.ndarray]]  # of the hits at each distance
+    truth_by_scene: np.ndarray  # (K,)
+
+
+def bootstrap(report: DetectionReport, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:
+    """Intervals of a submission's scores: scenes drawn with replacement, percentile method.
+
+    Args:
+        report: of the submission.
+        draws: how often scenes are drawn.
+        seed: of the draws.
+
+    Returns:
+        By name in `SCORES`.
+
+    Raises:
+        ValueError: there are no draws.
+    """
+    values = _drawn(report, _counts(len(report.scenes), draws, seed))  # (D + 1, K)
+    return _intervals(values)
+
+
+def paired_bootstrap(
+    first: DetectionReport, second: DetectionReport, draws: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Intervals of how much better the second submission is, both scored on the same drawn scenes.
+
+    Args:
+        first: of one submission.
+        second: of another, on the same split.
+        draws: how often scenes are drawn.
+        seed: of the draws.
+
+    Returns:
+        Second minus first, by name in `SCORES`; a difference is significant at 5 % where 0 is not in the interval.
+
+    Raises:
+        ValueError: the reports are of different scenes, or there are no draws.
+    """
+    if first.scenes != second.scenes:
+        raise ValueError(
+            "paired_bootstrap: both reports must be of the same scenes, "
+            f"got {', '.join(first.scenes)} and {', '.join(second.scenes)}"
+        )
+    counts = _counts(len(first.scenes), draws, seed)
+    return _intervals(_drawn(second, counts) - _drawn(first, counts))
+
+
+def _counts(num_scenes: int, draws: int, seed: int) -> np.ndarray:
+    """(D + 1, S) how often each scene is in each draw; the first row is every scene once."""
+    if draws < 1:
+        raise ValueError(f"bootstrap: draws must be >= 1, got {draws}")
+    drawn = np.random.default_rng(seed).multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=draws)
+    return np.concatenate([np.ones((1, num_scenes), dtype=np.int64), drawn])
+
+
+def _intervals(values: np.ndarray) -> dict[str, Interval]:
+    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)  # (K,) each
+    return {name: Interval(float(values[0, k]), float(low[k]), float(high[k])) for k, name in enumerate(SCORES)}
+
+
+def _drawn(report: DetectionReport, counts: np.ndarray) -> np.ndarray:
+    """(D + 1, K) scores of every draw."""
+    classes = {name: _sorted_class(report, name) for name in DETECTION_CLASSES}
+    return np.array([_scores(classes, count) for count in counts])
+
+
+def _sorted_class(report: DetectionReport, name: str) -> _Sorted:
+    match = report.matches[name]
+    hits = match.hits >= 0
+    errors = [
+        hit_errors(report.truth, report.predictions, match.predictions[hit], match.hits[hit, column])
+        for column, hit in enumerate(hits.T)
+    ]
+    samples = report.predictions.samples[match.predictions]
+    scenes = report.sample_scenes[report.truth.samples[match.truth]]
+    return _Sorted(
+        scenes=report.sample_scenes[np.maximum(samples, 0)],
+        scores=match.scores,
+        hits=hits,
+        counted=match.hits != IGNORED,
+        errors=errors,
+        truth_by_scene=np.bincount(scenes, minlength=len(report.scenes)),
+    )
+
+
+def _scores(classes: Mapping[str, _Sorted], counts: np.ndarray) -> Sequence[float]:
+    """The scores where each scene counts so often."""
+    found = {}
+    for name, one in classes.items():
+        num_truth = int(one.truth_by_scene @ counts)
+        for column, distance_m in enumerate(DISTANCES_M):
+            hit = one.hits[:, column]
+            repeats = counts[one.scenes] * one.counted[:, column]  # (P,)
+            errors = {error: np.repeat(one.errors[column][error], repeats[hit]) for error in ERRORS}
+            found[name, distance_m] = curves(np.repeat(one.scores, repeats), np.repeat(hit, repeats), errors, num_truth)
+    summary = summarize(found)
+    return [summary["mean_ap"], summary["nd_score"], *summary["mean_dist_aps"].values()]
