@@ -1,7 +1,7 @@
 """The detector: branches, a fuser, a neck and heads on one bird's-eye-view frame."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
+from perception.models.flips import Flip, check_flips, flip_matrix
 from perception.models.layers import zero_of
 from perception.models.parts import AuxiliaryLoss, Branch, Fuser, Head, Neck
 from perception.structures import Batch, Predictions, SensorFeatures
@@ -40,9 +41,11 @@ class Detector(nn.Module):
         neck: works on the fused maps.
         heads: head name -> head.
         auxiliary_losses: loss name -> loss on the parts' auxiliary outputs.
+        test_flips: mirrored frames, some of "x", "y" and "xy", that are looked at too in evaluation mode; the heads
+            average what they see. Each costs as much as the detector.
 
     Raises:
-        ValueError: parts that do not fit each other.
+        ValueError: parts that do not fit each other, or grids that cannot be mirrored.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Detector(nn.Module):
         neck: Neck,
         heads: dict[str, Head],
         auxiliary_losses: dict[str, AuxiliaryLoss] | None = None,
+        test_flips: Sequence[Flip] = (),
     ) -> None:
         super().__init__()
         self.grids = dict(grids)
@@ -64,6 +68,8 @@ class Detector(nn.Module):
         self.neck = neck
         self.heads = nn.ModuleDict(heads)
         self.auxiliary_losses = nn.ModuleDict(auxiliary_losses or {})
+        self.test_flips = tuple(test_flips)
+        check_flips(self.test_flips, self.grids)
         _check_parts(self.grids, branches, fuser, neck, heads)
         _check_classes(self.class_names, heads)
 
@@ -86,11 +92,26 @@ class Detector(nn.Module):
             plans: what `plan` gave for this calibration; None works everything out.
 
         Returns:
-            Typed outputs of the heads and the auxiliary outputs of all parts.
+            Typed outputs of the heads and the auxiliary outputs of all parts; with `test_flips`, of the heads the mean
+            over the frames, and the auxiliary outputs of the frame as it is.
 
         Raises:
             ValueError: a sample has no sensor that the detector reads.
         """
+        straight = self._look(batch, plans)
+        if self.training or not self.test_flips:
+            return straight
+        outputs: dict[Flip, DetectorOutput] = {"": straight}
+        for flip in self.test_flips:
+            move = flip_matrix(flip).to(batch.device)
+            outputs[flip] = self._look(dataclasses.replace(batch, ego2aug=move @ batch.ego2aug), None)
+        merged = {
+            name: head.merge_flips({flip: output.heads[name] for flip, output in outputs.items()})  # type: ignore[operator]
+            for name, head in self.heads.items()
+        }
+        return DetectorOutput(heads=merged, aux=straight.aux)
+
+    def _look(self, batch: Batch, plans: Mapping[str, Any] | None) -> DetectorOutput:
         plans = plans or {}
         features = {name: branch(batch, self.grids, plans.get(name)) for name, branch in self.branches.items()}
         _check_present(features, batch)

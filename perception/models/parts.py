@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
+from perception.models.flips import Flip
 from perception.structures import Batch, BevMap, CameraImages, CameraViews, FusedFeatures, PointBatch, SensorFeatures
 
 
@@ -214,6 +215,17 @@ class Head(nn.Module, ABC):
 
         Returns:
             One value of the field `predicts` per sample, in the true ego frame.
+        """
+
+    @abstractmethod
+    def merge_flips(self, outputs: Mapping[Flip, Any]) -> Any:
+        """Turns the outputs of mirrored frames back and averages them.
+
+        Args:
+            outputs: how the frame was mirrored -> what the network gave there; "" is the frame as it is.
+
+        Returns:
+            An output as `forward` gives it, of the frame as it is.
         """
 
 

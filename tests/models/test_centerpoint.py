@@ -211,9 +211,9 @@ def test_peaks_thresholds_and_suppression() -> None:
     ("change", "message"),
     [
         ({"score_threshold": 1.5}, "score_threshold must be in"),
-        ({"peak_size_cells": 2}, "peak_size_cells odd"),
-        ({"nms_radius_m": -1.0}, "nms_radius_m not negative"),
-        ({"nms_radius_m": ()}, "nms_radius_m not negative"),
+        ({"peak_size_cells": 2}, "and peak_size_cells odd"),
+        ({"nms_radius_m": -1.0}, r"nms_radius_m must hold numbers in \[0, inf\], got \(-1.0,\)"),
+        ({"nms_radius_m": ()}, "nms_radius_m must hold numbers"),
     ],
 )
 def test_bad_decoding_is_refused(change: dict, message: str) -> None:

@@ -115,7 +115,7 @@ def test_bad_files_are_refused(content: str, message: str, tmp_path: Path) -> No
     [
         (changed("clas_names", ["car"]), r"config.init_args: .* no 'clas_names' .did you mean 'class_names'\?"),
         (changed("heads/boxes/init_args/in_chanels", 8), r"heads.boxes.init_args: .*did you mean 'in_channels' or"),
-        (changed("heads/boxes/init_args/decoding/nms_radius", 1.0), r"decoding: .*did you mean 'nms_radius_m'\?"),
+        (changed("heads/boxes/init_args/decoding/nms_radius", 1.0), r"decoding: .*did you mean 'nms_radius_m'"),
         (changed("grids/main/cell", 1.0), r"grids.main: Grid has no 'cell' .did you mean 'cell_m'\?"),
         (changed("fuser/args", {}), r"fuser: an object has no 'args' .did you mean 'init_args'\?"),
         (changed("fuser/dict_kwargs", {}), "fuser: an object has no 'dict_kwargs'"),

@@ -1,13 +1,20 @@
 """CenterPoint: objects as peaks of class heatmaps, with everything else about a box read at its peak."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from perception.models.flips import Flip
 from perception.models.heads.centerpoint_decoding import CenterPointDecoding
-from perception.models.heads.centerpoint_output import NUM_REGRESSION_CHANNELS, CenterPointOutput, ClassGroups
+from perception.models.heads.centerpoint_output import (
+    NUM_REGRESSION_CHANNELS,
+    REGRESSION_CHANNELS,
+    CenterPointOutput,
+    ClassGroups,
+)
 from perception.models.heads.centerpoint_targets import CenterPointTargets
 from perception.models.layers import conv_block
 from perception.models.losses.centerpoint import CenterPointLoss
@@ -30,12 +37,15 @@ class CenterPointHead(Head):
         targets: how boxes become targets.
         loss: weights of the losses.
         decoding: how peaks become boxes.
+        overlap: whether to guess how well each box fits its object, for `decoding.overlap_power`.
 
     Raises:
-        ValueError: a group is empty, a class is named twice, or the suppression radii do not fit the groups.
+        ValueError: a group is empty, a class is named twice, settings per group do not fit the groups, or the decoding
+            asks for a guess that the head does not make.
 
     Source:
-        Yin et al. 2021, "Center-based 3D Object Detection and Tracking", section 4 (first stage).
+        Yin et al. 2021, "Center-based 3D Object Detection and Tracking", section 4 (first stage); the guess from Hu et
+        al. 2022, "AFDetV2", section 3.2 (IoU-aware confidence).
     """
 
     predicts = "detections"
@@ -51,10 +61,13 @@ class CenterPointHead(Head):
         targets: CenterPointTargets = CenterPointTargets(),  # noqa: B008 (frozen)
         loss: CenterPointLoss = CenterPointLoss(),  # noqa: B008 (frozen)
         decoding: CenterPointDecoding = CenterPointDecoding(),  # noqa: B008 (frozen)
+        overlap: bool = False,
     ) -> None:
         super().__init__()
         self.groups = _class_groups(groups)
-        decoding.radii_m(len(groups))
+        decoding.check_groups(len(groups))
+        if decoding.rescores and not overlap:
+            raise ValueError("CenterPointHead: overlap must be True where decoding.overlap_power is above 0, got False")
         self.class_names = self.groups.names
         self.in_channels = {level: in_channels}
         self.level = level
@@ -66,6 +79,7 @@ class CenterPointHead(Head):
         self.regressions = nn.ModuleList(
             _branch(shared_channels, group_channels, NUM_REGRESSION_CHANNELS) for _ in groups
         )
+        self.overlaps = nn.ModuleList(_branch(shared_channels, group_channels, 1) for _ in groups if overlap)
 
     def forward(self, fused: FusedFeatures) -> CenterPointOutput:
         """Runs the network.
@@ -74,17 +88,19 @@ class CenterPointHead(Head):
             fused: what the neck gave.
 
         Returns:
-            Heatmap logits and boxes for every cell of the level.
+            Heatmap logits, boxes and, where asked for, overlaps for every cell of the level.
         """
         level = fused.bev[self.level]
         shared = self.shared(level.features)
+        heatmaps, regressions, overlaps = (
+            [branch(shared) for branch in branches] for branches in (self.heatmaps, self.regressions, self.overlaps)
+        )
         return CenterPointOutput(
-            heatmap=torch.cat(
-                [heatmap(shared) for heatmap in self.heatmaps], dim=1
-            ),  # G x (B, K_g, Y, X) -> (B, K, Y, X)
-            regression=torch.stack([regression(shared) for regression in self.regressions], dim=1),  # (B, G, 10, Y, X)
+            heatmap=torch.cat(heatmaps, dim=1),  # G x (B, K_g, Y, X) -> (B, K, Y, X)
+            regression=torch.stack(regressions, dim=1),  # G x (B, 10, Y, X) -> (B, G, 10, Y, X)
             grid=level.grid,
             groups=self.groups,
+            overlap=torch.cat(overlaps, dim=1) if overlaps else None,  # G x (B, 1, Y, X) -> (B, G, Y, X)
         )
 
     def losses(self, output: CenterPointOutput, batch: Batch, class_names: Sequence[str]) -> dict[str, Tensor]:
@@ -96,7 +112,7 @@ class CenterPointHead(Head):
             class_names: the detector's classes, which the labels index.
 
         Returns:
-            Weighted scalars "heatmap", "offset", "height", "size", "yaw" and "velocity".
+            Weighted scalars "heatmap", "offset", "height", "size", "yaw", "velocity" and, where guessed, "overlap".
         """
         return self.loss(output, self.targets.assign(batch, class_names, self.groups, output.grid))
 
@@ -112,6 +128,54 @@ class CenterPointHead(Head):
             Boxes of each sample in the true ego frame.
         """
         return self.decoding.decode(output, batch.ego2aug, class_names)
+
+    def merge_flips(self, outputs: Mapping[Flip, CenterPointOutput]) -> CenterPointOutput:
+        """Turns mirrored outputs back and takes their mean, of scores as probabilities.
+
+        Args:
+            outputs: how the frame was mirrored -> what the network gave there.
+
+        Returns:
+            Maps as of the frame that was not mirrored.
+
+        Source:
+            Yin et al. 2021, published code (double-flip testing), where boxes are averaged in the same way.
+        """
+        turned = [unflip_output(output, flip) for flip, output in outputs.items()]
+        heatmap = torch.stack([output.heatmap.float().sigmoid() for output in turned]).mean(0)
+        overlaps = [output.overlap for output in turned if output.overlap is not None]
+        return dataclasses.replace(
+            turned[0],
+            heatmap=heatmap.logit(eps=1e-6),
+            regression=torch.stack([output.regression for output in turned]).mean(0),
+            overlap=torch.stack(overlaps).mean(0) if overlaps else None,
+        )
+
+
+def unflip_output(output: CenterPointOutput, flip: Flip) -> CenterPointOutput:
+    """Mirrors an output back, cells and what they say.
+
+    Args:
+        output: maps over a mirrored frame; the grid is symmetric along the mirrored axes.
+        flip: how it was mirrored.
+
+    Returns:
+        Maps over the frame that was not mirrored.
+    """
+    offset, height, size, yaw, velocity = output.regression.split(list(REGRESSION_CHANNELS.values()), dim=2)
+    # Along each mirrored axis an offset counts from the cell's other end, and a direction changes its sign. Of a yaw
+    # (sine, cosine), the sine is the direction along y and the cosine that along x.
+    sign = offset.new_tensor([-1.0 if axis in flip else 1.0 for axis in "xy"]).view(2, 1, 1)
+    regression = torch.cat(
+        (torch.where(sign < 0, 1 - offset, offset), height, size, yaw * sign.flip(0), velocity * sign), dim=2
+    )
+    axes = [-1] * ("x" in flip) + [-2] * ("y" in flip)
+    return dataclasses.replace(
+        output,
+        heatmap=output.heatmap.flip(axes),
+        regression=regression.flip(axes),
+        overlap=None if output.overlap is None else output.overlap.flip(axes),
+    )
 
 
 def _class_groups(groups: Sequence[Sequence[str]]) -> ClassGroups:

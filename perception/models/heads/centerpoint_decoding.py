@@ -1,7 +1,9 @@
 """From the maps of CenterPoint to boxes in the true ego frame."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from perception.geometry.boxes import transform_boxes
 from perception.geometry.grid import Grid
 from perception.models.heads.centerpoint_output import REGRESSION_CHANNELS, CenterPointOutput
 from perception.ops.nms_circle import nms_circle
+from perception.ops.nms_rotated import nms_rotated
 from perception.structures import Detections
 
 _MAX_LOG_SIZE = 5.0  # 148 m: an untrained network must not give infinite boxes
@@ -21,56 +24,69 @@ class CenterPointDecoding:
     """How peaks become boxes.
 
     Args:
-        score_threshold: peaks below are dropped.
+        score_threshold: peaks whose class score is below are dropped.
         max_candidates: peaks per sample that go into suppression, the best first.
         max_boxes: boxes per sample at most.
         peak_size_cells: odd; a peak is the largest of a square of this many cells.
-        nms_radius_m: of two boxes of one group whose centres are closer than this, the better stays; one radius per
-            group, or one for all; 0 keeps everything.
+        nms: "circle" suppresses by the distance of centres, "rotated" by the overlap of footprints.
+        nms_radius_m: "circle": of two boxes of one group whose centres are no farther apart than this, the better
+            stays; one radius per group, or one for all; 0 keeps everything.
+        nms_iou: "rotated": of two boxes of one group whose footprints overlap (IoU) more than this, the better stays;
+            one per group, or one for all; 1 keeps everything.
+        overlap_power: the final score is score^(1 - power) * IoU^power with the overlap that the head guessed, one
+            power per group, or one for all; 0 leaves the score.
 
     Raises:
         ValueError: a number out of its range.
 
     Source:
-        Yin et al. 2021, section 4; circular suppression from its published code.
+        Yin et al. 2021, section 4; circular suppression from its published code; the final score from Hu et al. 2022,
+        "AFDetV2", section 3.2.
     """
 
     score_threshold: float = 0.1
     max_candidates: int = 1000
     max_boxes: int = 300
     peak_size_cells: int = 3
+    nms: Literal["circle", "rotated"] = "circle"
     nms_radius_m: tuple[float, ...] | float = 0.5
+    nms_iou: tuple[float, ...] | float = 0.2
+    overlap_power: tuple[float, ...] | float = 0.0
 
     def __post_init__(self) -> None:
         fits = 0 <= self.score_threshold <= 1 and self.max_candidates > 0 and self.max_boxes > 0
-        if not fits or self.peak_size_cells < 1 or self.peak_size_cells % 2 == 0 or min(self._radii, default=-1) < 0:
+        if not fits or self.peak_size_cells < 1 or self.peak_size_cells % 2 == 0:
             raise ValueError(
-                f"CenterPointDecoding: score_threshold must be in [0, 1], the counts positive, peak_size_cells odd and "
-                f"nms_radius_m not negative, got {self}"
+                f"CenterPointDecoding: score_threshold must be in [0, 1], the counts positive and peak_size_cells odd, "
+                f"got {self}"
             )
+        if self.nms not in ("circle", "rotated"):
+            raise ValueError(f'CenterPointDecoding: nms must be "circle" or "rotated", got {self.nms!r}')
+        for name, most in {"nms_radius_m": math.inf, "nms_iou": 1.0, "overlap_power": 1.0}.items():
+            values = _per_group(getattr(self, name))
+            if not values or not all(0 <= value <= most for value in values):
+                raise ValueError(f"CenterPointDecoding: {name} must hold numbers in [0, {most}], got {values}")
 
     @property
-    def _radii(self) -> tuple[float, ...]:
-        return tuple(self.nms_radius_m) if isinstance(self.nms_radius_m, Sequence) else (self.nms_radius_m,)
+    def rescores(self) -> bool:
+        """Whether scores depend on guessed overlaps."""
+        return any(_per_group(self.overlap_power))
 
-    def radii_m(self, num_groups: int) -> tuple[float, ...]:
-        """Gives the suppression radius of each group.
+    def check_groups(self, num_groups: int) -> None:
+        """Refuses settings per group of another number of groups.
 
         Args:
             num_groups: G.
 
-        Returns:
-            G radii, metres.
-
         Raises:
-            ValueError: there is neither one radius nor one per group.
+            ValueError: there is neither one value nor one per group.
         """
-        radii = self._radii
-        if len(radii) not in (1, num_groups):
-            raise ValueError(
-                f"CenterPointDecoding: nms_radius_m must be one number or one per group ({num_groups}), got {radii}"
-            )
-        return radii if len(radii) == num_groups else radii * num_groups
+        for name in ("nms_radius_m", "nms_iou", "overlap_power"):
+            values = _per_group(getattr(self, name))
+            if len(values) not in (1, num_groups):
+                raise ValueError(
+                    f"CenterPointDecoding: {name} must be one number or one per group ({num_groups}), got {values}"
+                )
 
     @torch.no_grad()
     def decode(self, output: CenterPointOutput, ego2aug: Tensor, class_names: Sequence[str]) -> tuple[Detections, ...]:
@@ -85,15 +101,28 @@ class CenterPointDecoding:
             B sets of boxes in the true ego frame, scores falling.
 
         Raises:
-            ValueError: the network gave NaN, which would pass for an empty street.
+            ValueError: the network gave NaN, which would pass for an empty street, or no overlap where it is needed.
         """
+        self.check_groups(output.groups.num_groups)
         scores = output.heatmap.float().sigmoid()
         if bool(scores.isnan().any()):
             raise ValueError("CenterPointDecoding: heatmap must hold numbers, got NaN")
         around = functional.max_pool2d(scores, self.peak_size_cells, stride=1, padding=self.peak_size_cells // 2)
-        peaks = torch.where(scores == around, scores, torch.zeros_like(scores))
+        is_peak = (scores == around) & (scores >= self.score_threshold)
+        peaks = torch.where(is_peak, self._rescore(scores, output), torch.zeros_like(scores))
         aug2ego = torch.linalg.inv(ego2aug)
         return tuple(self._decode_one(output, peaks, index, aug2ego[index], class_names) for index in range(len(peaks)))
+
+    def _rescore(self, scores: Tensor, output: CenterPointOutput) -> Tensor:
+        """(B, K, Y, X) scores, sharpened by the overlaps of their groups."""
+        if not self.rescores:
+            return scores
+        if output.overlap is None:
+            raise ValueError("CenterPointDecoding: output must hold overlaps where overlap_power is above 0, got none")
+        of_class = list(output.groups.group_of_class)
+        overlap = ((output.overlap.float() + 1) / 2).clamp(0, 1)[:, of_class]  # (B, G, Y, X) -> (B, K, Y, X)
+        power = scores.new_tensor(_spread(self.overlap_power, output.groups.num_groups))[of_class].view(-1, 1, 1)
+        return scores.pow(1 - power) * overlap.pow(power)
 
     def _decode_one(
         self, output: CenterPointOutput, peaks: Tensor, sample: int, aug2ego: Tensor, class_names: Sequence[str]
@@ -101,8 +130,7 @@ class CenterPointDecoding:
         groups, (num_y, num_x) = output.groups, peaks.shape[-2:]
         flat = peaks[sample].flatten()  # (K, Y, X) -> (K * Y * X,)
         scores, index = flat.topk(min(self.max_candidates, flat.numel()))
-        chosen = (scores > 0) & (scores >= self.score_threshold)
-        scores, index = scores[chosen], index[chosen]
+        scores, index = scores[scores > 0], index[scores > 0]
         channel, row, column = index // (num_y * num_x), index // num_x % num_y, index % num_x
         group = torch.tensor(groups.group_of_class, device=index.device)[channel]
         regression = output.regression[sample, group, :, row, column].float()  # (M, 10)
@@ -113,10 +141,13 @@ class CenterPointDecoding:
 
     def _suppress(self, boxes: Tensor, scores: Tensor, group: Tensor, num_groups: int) -> Tensor:
         """Indices of the boxes that stay, scores falling."""
+        radii, overlaps = _spread(self.nms_radius_m, num_groups), _spread(self.nms_iou, num_groups)
         kept = []
-        for number, radius_m in enumerate(self.radii_m(num_groups)):
+        for number, (radius_m, iou) in enumerate(zip(radii, overlaps, strict=True)):
             members = (group == number).nonzero()[:, 0]
-            if radius_m > 0:
+            if self.nms == "rotated" and iou < 1:
+                members = members[nms_rotated(boxes[members], scores[members], iou)]
+            elif self.nms == "circle" and radius_m > 0:
                 members = members[nms_circle(boxes[members, :2], scores[members], radius_m)]
             kept.append(members)
         together = torch.cat(kept)
@@ -140,3 +171,12 @@ def decode_boxes(regression: Tensor, row: Tensor, column: Tensor, grid: Grid) ->
     center = origin + (torch.stack((column, row), dim=1) + offset) * cell  # (M, 2)
     size = size.clamp(max=_MAX_LOG_SIZE).exp()
     return torch.cat((center, height, size, torch.atan2(yaw[:, :1], yaw[:, 1:]), velocity), dim=1)
+
+
+def _per_group(value: Sequence[float] | float) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, Sequence) else (value,)
+
+
+def _spread(value: Sequence[float] | float, num_groups: int) -> tuple[float, ...]:
+    values = _per_group(value)
+    return values if len(values) == num_groups else values * num_groups

@@ -40,9 +40,12 @@ class CenterPointOutput:
             cosine of the yaw, velocity x y in m/s.
         grid: where the cells lie.
         groups: the classes.
+        overlap: (B, G, Y, X) guess of how well the box of a cell fits its object: 2 IoU - 1, from -1 to 1; None where
+            the head does not guess.
     """
 
     heatmap: Tensor
     regression: Tensor
     grid: Grid
     groups: ClassGroups
+    overlap: Tensor | None = None

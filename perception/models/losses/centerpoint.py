@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from perception.models.heads.centerpoint_decoding import decode_boxes
 from perception.models.heads.centerpoint_output import REGRESSION_CHANNELS, CenterPointOutput
 from perception.models.heads.centerpoint_targets import Targets
+from perception.ops.box_iou_rotated import box_iou_3d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class CenterPointLoss:
         size: weight of the logarithmic size.
         yaw: weight of sine and cosine of the yaw.
         velocity: weight of the velocity; unknown velocities do not count.
+        overlap: weight of the guessed overlap, where the head makes one.
 
     Source:
         Yin et al. 2021, section 4 and its published nuScenes settings (0.25 for the boxes, 0.2 of that for velocity).
@@ -32,6 +35,7 @@ class CenterPointLoss:
     size: float = 0.25
     yaw: float = 0.25
     velocity: float = 0.05
+    overlap: float = 1.0
 
     def __call__(self, output: CenterPointOutput, targets: Targets) -> dict[str, Tensor]:
         """Compares an output with its targets.
@@ -41,7 +45,7 @@ class CenterPointLoss:
             targets: what it should have given.
 
         Returns:
-            Weighted scalar per field of this class.
+            Weighted scalar per field of this class; "overlap" only where the output has it.
         """
         annotated = targets.annotated
         num_boxes = max(len(targets.cells), 1)
@@ -54,7 +58,37 @@ class CenterPointLoss:
         parts = errors.split(list(REGRESSION_CHANNELS.values()), dim=1)
         for name, part in zip(REGRESSION_CHANNELS, parts, strict=True):
             losses[name] = getattr(self, name) * part.sum() / num_boxes
+        if output.overlap is not None:
+            guessed = output.overlap[sample, group, row, column].float()  # (B, G, Y, X) -> (M,)
+            losses["overlap"] = (
+                self.overlap * (guessed - true_overlap(predicted, output, targets)).abs().sum() / num_boxes
+            )
         return losses
+
+
+@torch.no_grad()
+def true_overlap(regression: Tensor, output: CenterPointOutput, targets: Targets) -> Tensor:
+    """Measures how well the predicted boxes fit.
+
+    Args:
+        regression: (M, 10) predicted at the centres.
+        output: what the network gave.
+        targets: what it should have given.
+
+    Returns:
+        (M,) 2 IoU - 1 of the volumes, from -1 (apart) to 1 (the same).
+
+    Source:
+        Hu et al. 2022, "AFDetV2", section 3.2.
+    """
+    sample, _, row, column = targets.cells.unbind(1)
+    boxes, truth = (decode_boxes(values, row, column, output.grid) for values in (regression, targets.regression))
+    overlap = torch.zeros(len(boxes), device=boxes.device)
+    for index in sample.unique().tolist():
+        members = (sample == index).nonzero()[:, 0]
+        pairs = box_iou_3d(boxes[members, :7], truth[members, :7])  # (M_s, M_s), of which the diagonal counts
+        overlap[members] = pairs.diagonal().to(overlap.dtype)
+    return 2 * overlap - 1
 
 
 def gaussian_focal_loss(logits: Tensor, targets: Tensor, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
