@@ -96,7 +96,7 @@ def _parts(repeats: int) -> list[dict[str, Any]]:
         rows.append({"what": what, "case": case, "cpu_ms": 1e3 * statistics.median(seconds[-count:])})
         return result
 
-    note("scene", "town", lambda: town_at.__wrapped__(order))
+    note("scene", "town", lambda: town_at(order))
     world, surroundings = note("scene", "traffic and ray scene", lambda: scene_surroundings(order, settings))
     rig = surround_rig()
     for sensor in rig:

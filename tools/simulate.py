@@ -72,7 +72,8 @@ def _simulate(options: argparse.Namespace) -> None:
 
 def _manifest(options: argparse.Namespace) -> Manifest:
     """The manifest that the options ask for: preset, then manifest file, then single options."""
-    from perception.simulation.manifest import PRESETS, plan_manifest, read_manifest
+    from perception.simulation.manifest import PRESETS, plan_manifest
+    from perception.simulation.manifest_file import read_manifest
 
     if options.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")

@@ -47,14 +47,17 @@ class VectorMapBuilder:
     """Collects the records of one vector map; points with equal coordinates become one node.
 
     Args:
-        size_m: width and height of the map, whose origin is its bottom left corner.
+        size_m: width and height of what is mapped; its bottom left corner is the origin of all points.
         namespace: what the tokens are derived from; equal calls in equal order give equal tokens.
+        origin_m: where that corner lies on the map.
     """
 
-    def __init__(self, size_m: tuple[float, float], namespace: str) -> None:
+    def __init__(self, size_m: tuple[float, float], namespace: str, origin_m: tuple[float, float] = (0.0, 0.0)) -> None:
         self._namespace = namespace
+        self._origin_m = origin_m
         self._nodes: dict[tuple[float, float], str] = {}
-        self._map: dict[str, Any] = {"version": "1.3", "canvas_edge": [float(edge) for edge in size_m]}
+        canvas_edge = [float(origin + edge) for origin, edge in zip(origin_m, size_m, strict=True)]
+        self._map: dict[str, Any] = {"version": "1.3", "canvas_edge": canvas_edge}
         self._map |= {layer: [] for layer in _LISTS} | {layer: {} for layer in _DICTS}
 
     def _append(self, layer: str, fields: Mapping[str, Any]) -> str:
@@ -79,7 +82,7 @@ class VectorMapBuilder:
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise ValueError(f"VectorMapBuilder.nodes: points must be (N, 2) and finite, got {points.shape}")
         tokens = []
-        for x, y in points.tolist():
+        for x, y in (points + self._origin_m).tolist():
             if (x, y) not in self._nodes:
                 self._nodes[x, y] = self._append("node", {"x": x, "y": y})
             tokens.append(self._nodes[x, y])
@@ -169,7 +172,14 @@ class VectorMapBuilder:
             arclines: its course: start_pose, end_pose, shape, radius, segment_length.
         """
         self._map["connectivity"][lane] = {"incoming": list(incoming), "outgoing": list(outgoing)}
-        self._map["arcline_path_3"][lane] = [dict(piece) for piece in arclines]
+        self._map["arcline_path_3"][lane] = [
+            {**piece, **{key: self._on_map(piece[key]) for key in ("start_pose", "end_pose")}} for piece in arclines
+        ]
+
+    def _on_map(self, pose: Sequence[float]) -> list[float]:
+        """x, y and heading on the map."""
+        x, y, heading = pose
+        return [x + self._origin_m[0], y + self._origin_m[1], heading]
 
     def build(self) -> dict[str, Any]:
         """The map with every key that the devkit asks for.
@@ -180,35 +190,60 @@ class VectorMapBuilder:
         return self._map
 
 
-def draw_mask(exteriors: Sequence[np.ndarray], size_m: tuple[float, float]) -> np.ndarray:
-    """A map's mask: 255 on the given areas, 0 elsewhere, 0.1 m a pixel, north up.
+def merge_maps(maps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One map of several that lie beside one another on it.
 
     Args:
-        exteriors: (N, 2) rings in metres, without holes.
-        size_m: width and height of the map.
+        maps: as `VectorMapBuilder.build` gives them, with different namespaces.
+
+    Returns:
+        A map with the records of all, as large as they need.
+
+    Raises:
+        ValueError: no map, or two that share tokens.
+    """
+    if not maps:
+        raise ValueError("merge_maps: maps must be at least one, got none")
+    edges = zip(*(part["canvas_edge"] for part in maps), strict=True)
+    merged: dict[str, Any] = {"version": maps[0]["version"], "canvas_edge": [max(edge) for edge in edges]}
+    merged |= {layer: [row for part in maps for row in part[layer]] for layer in _LISTS}
+    merged |= {layer: {token: row for part in maps for token, row in part[layer].items()} for layer in _DICTS}
+    if len({row["token"] for row in merged["node"]}) < len(merged["node"]):
+        raise ValueError("merge_maps: maps must have different namespaces, got two that share tokens")
+    return merged
+
+
+def draw_mask(vector_map: Mapping[str, Any]) -> np.ndarray:
+    """The mask of a map: 255 on the drivable area, 0 elsewhere, 0.1 m a pixel, north up.
+
+    Args:
+        vector_map: as `VectorMapBuilder.build` gives it; holes in the drivable area are not left out.
 
     Returns:
         (10 * height, 10 * width) uint8.
     """
-    width, height = (round(edge * MASK_PX_PER_M) for edge in size_m)
+    width, height = (round(edge * MASK_PX_PER_M) for edge in vector_map["canvas_edge"])
     mask = np.zeros((height, width), dtype=np.uint8)
+    points = {row["token"]: (row["x"], row["y"]) for row in vector_map["node"]}
+    rings = {row["token"]: row["exterior_node_tokens"] for row in vector_map["polygon"]}
     fraction_bits = 6
-    for ring in exteriors:
-        pixels = np.asarray(ring, dtype=np.float64) * [MASK_PX_PER_M, -MASK_PX_PER_M] + [-0.5, height - 0.5]
+    for token in (token for row in vector_map["drivable_area"] for token in row["polygon_tokens"]):
+        ring = np.array([points[node] for node in rings[token]])  # (N, 2)
+        pixels = ring * [MASK_PX_PER_M, -MASK_PX_PER_M] + [-0.5, height - 0.5]
         corners = np.round(pixels * (1 << fraction_bits)).astype(np.int32)
         cv2.fillPoly(mask, [corners], (255,), shift=fraction_bits)
     return mask
 
 
-def write_maps(dataroot: str | Path, maps: Mapping[str, tuple[Mapping[str, Any], np.ndarray]]) -> None:
+def write_maps(dataroot: str | Path, maps: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes vector map and mask of all four locations; those without a map get empty ones.
 
     Args:
         dataroot: the folder that gets `maps/`.
-        maps: by location, the vector map and its (H, W) uint8 mask.
+        maps: vector maps by location.
 
     Raises:
-        ValueError: an unknown location, or a mask whose size does not fit the map's `canvas_edge`.
+        ValueError: an unknown location.
         OSError: a file cannot be written.
     """
     if unknown := set(maps) - set(MASK_FILES):
@@ -216,15 +251,9 @@ def write_maps(dataroot: str | Path, maps: Mapping[str, tuple[Mapping[str, Any],
     folder = Path(dataroot) / "maps"
     (folder / "expansion").mkdir(parents=True, exist_ok=True)
     for location, mask_file in MASK_FILES.items():
-        size_m = (30.0, 20.0)
-        vector_map, mask = maps.get(location) or (VectorMapBuilder(size_m, location).build(), draw_mask([], size_m))
-        expected = tuple(round(edge * MASK_PX_PER_M) for edge in reversed(vector_map["canvas_edge"]))
-        if mask.shape != expected or mask.dtype != np.uint8:
-            raise ValueError(
-                f"write_maps: the mask of {location} must be {expected} uint8, got {mask.shape} {mask.dtype}"
-            )
+        vector_map = maps.get(location) or VectorMapBuilder((30.0, 20.0), location).build()
         with atomic_writer(folder / "expansion" / f"{location}.json") as file:
             file.write(json.dumps(vector_map, separators=(",", ":")).encode())
-        _, png = cv2.imencode(".png", mask)
+        _, png = cv2.imencode(".png", draw_mask(vector_map))
         with atomic_writer(folder / mask_file) as file:
             file.write(png.tobytes())

@@ -133,13 +133,12 @@ def scene_tables(
     return tables
 
 
-def merged(common: Tables, scenes: Iterable[Tables], locations: Sequence[str]) -> Tables:
+def merged(common: Tables, scenes: Iterable[Tables]) -> Tables:
     """One set of several scenes.
 
     Args:
         common: the tables that do not depend on scenes.
         scenes: the rows of each scene, in the order of the set.
-        locations: those of the scenes' logs.
 
     Returns:
         All tables, with a map for every location that has a log.
@@ -148,7 +147,7 @@ def merged(common: Tables, scenes: Iterable[Tables], locations: Sequence[str]) -
     for scene in scenes:
         for name, rows in vars(scene).items():
             getattr(tables, name).extend(rows)
-    for location in locations:
+    for location in sorted({row.location for row in tables.log}):
         logs = tuple(row.token for row in tables.log if row.location == location)
         filename = f"maps/{MASK_FILES[location]}"
         row = MapRow(token=_token("map", location), log_tokens=logs, category="semantic_prior", filename=filename)

@@ -1,28 +1,39 @@
-"""Which scenes a set has: their official names, splits, towns and seeds, and what is recorded of them."""
+"""Which scenes a set has: their official names, splits, towns and seeds, and what is recorded of them.
+
+The devkit knows one map per location, and a split's towns must be no other's. So each split has locations of its own,
+each with several towns side by side on its map, the districts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
-
-import yaml
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from perception.formats.splits import split_scenes
 
-GENERATOR = 1
+if TYPE_CHECKING:
+    from perception.simulation.light import TimeOfDay
+
+GENERATOR = 2
 """Version of the generator; another version makes other bytes from the same seeds."""
 
-SPLITS = ("train", "val")
-LOCATIONS = {
-    "train": ("singapore-onenorth", "boston-seaport", "singapore-hollandvillage"),
-    "val": ("singapore-queenstown",),
-}
-"""A location has one map and so one town, which belongs to one split; both splits have traffic on the left."""
+SPLITS = ("train", "val", "test")
+LIGHTS: tuple[TimeOfDay, ...] = ("day", "dusk")
+MINI, TRAINVAL, TEST = "v1.0-mini", "v1.0-trainval", "v1.0-test"
 
+LOCATIONS = {
+    "train": ("boston-seaport", "singapore-hollandvillage"),
+    "val": ("singapore-queenstown",),
+    "test": ("singapore-onenorth",),
+}
+"""Where the scenes of a split take place if nothing else is said; no location serves two splits."""
+
+MAX_MINI = 10
+"""Most scenes of `v1.0-mini`, which has no more names."""
+
+_NUM_TOWNS = {MINI: {"train": 4, "val": 2, "test": 0}, TRAINVAL: {"train": 12, "val": 4, "test": 4}}
 MAX_SWEEPS = 10
-_MAX_MINI = 10
 _MAX_SECONDS = 60.0
 
 # `NuScenesCanBus` has no data for these, or breaks on them.
@@ -74,17 +85,26 @@ class SceneOrder:
 
     Attributes:
         name: official name, such as `scene-0061`.
-        split: "train" or "val".
+        split: "train", "val" or "test".
         seed: of traffic, light and noise.
         location: nuScenes map name.
-        town: seed of the town at that location.
+        district: which of the location's towns, by its place on the map.
+        town: seed of that town.
+        light: "day" or "dusk".
     """
 
     name: str
     split: str
     seed: int
     location: str
+    district: int
     town: int
+    light: TimeOfDay
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Location and district: scenes of one place have one town."""
+        return self.location, self.district
 
 
 @dataclass(frozen=True)
@@ -92,7 +112,7 @@ class Manifest:
     """A set to be made.
 
     Attributes:
-        version: `v1.0-mini` up to ten scenes, else `v1.0-trainval`.
+        version: `v1.0-mini` or `v1.0-trainval`, in which the official names stand.
         settings: what is recorded.
         scenes: in the order of the tables.
     """
@@ -100,6 +120,13 @@ class Manifest:
     version: str
     settings: Settings
     scenes: tuple[SceneOrder, ...]
+
+    @property
+    def versions(self) -> dict[str, tuple[SceneOrder, ...]]:
+        """The scenes of each version that is written; those for testing have one of their own, as the devkit asks."""
+        version_of = {"train": self.version, "val": self.version, "test": TEST}
+        names = dict.fromkeys(version_of[order.split] for order in self.scenes)
+        return {name: tuple(it for it in self.scenes if version_of[it.split] == name) for name in names}
 
 
 def plan_manifest(num_scenes: int, seed: int, settings: Settings) -> Manifest:
@@ -118,173 +145,122 @@ def plan_manifest(num_scenes: int, seed: int, settings: Settings) -> Manifest:
     """
     if num_scenes < 1:
         raise ValueError(f"plan_manifest: num_scenes must be at least 1, got {num_scenes}")
-    if seed < 0:
-        raise ValueError(f"plan_manifest: seed must be at least 0, got {seed}")
-    version = _version(num_scenes)
-    train, val = _names(version)
-    if num_scenes > len(train) + len(val):
+    version = MINI if num_scenes <= MAX_MINI else TRAINVAL
+    names = official_names(version)
+    most = len(names["train"]) + len(names["val"])
+    if num_scenes > most:
         raise ValueError(
-            f"plan_manifest: num_scenes must be at most {len(train) + len(val)}, the official names there are, "
-            f"got {num_scenes}"
+            f"plan_manifest: num_scenes must be at most {most}, the official names there are, got {num_scenes}"
         )
-    if num_scenes <= _MAX_MINI:
-        num_val = min(num_scenes // 2, len(val))
+    if version == MINI:
+        num_val = min(num_scenes // 2, len(names["val"]))
     else:
-        num_val = max(round(num_scenes * 150 / 850), num_scenes - len(train))
-    splits = [*["train"] * (num_scenes - num_val), *["val"] * num_val]
-    return Manifest(version, settings, tuple(_orders(version, [{"split": split} for split in splits], seed)))
+        num_val = max(round(num_scenes * 150 / 850), num_scenes - len(names["train"]))
+    return _planned(version, {"train": num_scenes - num_val, "val": num_val}, seed, settings)
 
 
-def read_manifest(path: str | Path, settings: Settings | None = None) -> Manifest:
-    """The manifest in a YAML file, such as the `manifest.yaml` of a finished set.
-
-    The file holds `scenes`, a list of mappings with `split` and `seed` and, where they are not to be chosen, `name`,
-    `location` and `town`; and, if wanted, `generator` (a version) and `settings`.
+def plan_splits(num_scenes: Mapping[str, int], seed: int, settings: Settings) -> Manifest:
+    """The manifest of a set with the official names of `v1.0-trainval` and `v1.0-test`, whatever its size.
 
     Args:
-        path: the file.
-        settings: what the file's own are laid over; None for the preset `default`.
+        num_scenes: scenes by split.
+        seed: of everything.
+        settings: what is recorded.
 
     Returns:
         The manifest.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no manifest, was written for another generator, or its scenes do not fit together.
+        ValueError: no scene, an unknown split, more scenes than there are names for, or a negative seed.
     """
-    path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"read_manifest: {path}: not YAML: {' '.join(str(error).split())}") from error
-    try:
-        return _manifest(content, settings or Settings())
-    except ValueError as error:
-        raise ValueError(f"read_manifest: {path}: {error}") from error
+    names = official_names(TRAINVAL)
+    for split, count in num_scenes.items():
+        if split not in SPLITS:
+            raise ValueError(f"plan_splits: num_scenes must be by split, {', '.join(SPLITS)}, got {split!r}")
+        if not 0 <= count <= len(names[split]):
+            raise ValueError(
+                f"plan_splits: num_scenes of {split} must be in 0..{len(names[split])}, the official names there are, "
+                f"got {count}"
+            )
+    if not sum(num_scenes.values()):
+        raise ValueError("plan_splits: num_scenes must be at least 1, got none")
+    return _planned(TRAINVAL, num_scenes, seed, settings)
 
 
-def manifest_text(manifest: Manifest) -> str:
-    """The YAML file from which `read_manifest` makes the same manifest.
+def _planned(version: str, num_scenes: Mapping[str, int], seed: int, settings: Settings) -> Manifest:
+    if seed < 0:
+        raise ValueError(f"plan_manifest: seed must be at least 0, got {seed}")
+    wishes = [{"split": split} for split in SPLITS for _ in range(num_scenes.get(split, 0))]
+    return Manifest(version, settings, tuple(ordered_scenes(version, wishes, seed)))
+
+
+def official_names(version: str) -> dict[str, list[str]]:
+    """The official names that a set may use.
 
     Args:
-        manifest: any.
+        version: `MINI`, or `TRAINVAL` with the names of `TEST`.
 
     Returns:
-        Its text.
+        Names by split, in the order of use; none that the CAN-bus reader refuses.
     """
-    settings = asdict(manifest.settings)
-    settings["image_size_px"] = list(settings["image_size_px"])
-    lines = [yaml.safe_dump({"generator": GENERATOR, "settings": settings}, sort_keys=False), "scenes:\n"]
-    lines += [
-        "- " + yaml.safe_dump(asdict(order), sort_keys=False, default_flow_style=True, width=200)
-        for order in manifest.scenes
-    ]
-    return "".join(lines)
-
-
-def _version(num_scenes: int) -> str:
-    return "v1.0-mini" if num_scenes <= _MAX_MINI else "v1.0-trainval"
-
-
-def _names(version: str) -> tuple[list[str], list[str]]:
-    """Official names for training and validation that a set of a version may use, in the order of use."""
-    splits = ("mini_train", "mini_val") if version == "v1.0-mini" else SPLITS
-    train, val = ([name for name in split_scenes(split) if _has_can_bus(name)] for split in splits)
-    return train, val
+    official = {"train": "mini_train", "val": "mini_val"} if version == MINI else {split: split for split in SPLITS}
+    names = {split: [name for name in split_scenes(it) if _has_can_bus(name)] for split, it in official.items()}
+    return {"test": [], **names}
 
 
 def _has_can_bus(name: str) -> bool:
     return int(name.removeprefix("scene-")) not in _WITHOUT_CAN_BUS
 
 
-def _orders(version: str, wishes: Sequence[dict[str, Any]], seed: int) -> Iterable[SceneOrder]:
-    """Scenes as wished; what is not said is chosen: free names in order, locations in turn, seeds by name."""
-    free = {
-        split: [name for name in names if name not in {wish.get("name") for wish in wishes}]
-        for split, names in zip(SPLITS, _names(version), strict=True)
-    }
+def _place(version: str, split: str, number: int) -> tuple[str, int]:
+    """Location and district of a split's scene: every town comes once before any comes again."""
+    locations = LOCATIONS[split]
+    turn = number % _NUM_TOWNS[version][split]
+    return locations[turn % len(locations)], turn // len(locations)
+
+
+def _light(version: str, split: str, number: int) -> TimeOfDay:
+    """Every fourth scene is at dusk, in another town each time."""
+    return "dusk" if (number + number // _NUM_TOWNS[version][split]) % 4 == 3 else "day"
+
+
+def _town_seed(seed: int, location: str, district: int) -> int:
+    every = [location for locations in LOCATIONS.values() for location in locations]
+    return 100 * seed + 20 * every.index(location) + district
+
+
+def ordered_scenes(version: str, wishes: Sequence[Mapping[str, Any]], seed: int) -> Iterable[SceneOrder]:
+    """Scenes as wished; what is not said is chosen: free names in order, towns in turn, seeds by name.
+
+    Args:
+        version: `MINI` or `TRAINVAL`.
+        wishes: attributes of each scene; at least its split, and a district where it has a location.
+        seed: of what is chosen.
+
+    Yields:
+        The scenes, in the order of the wishes.
+
+    Raises:
+        ValueError: more scenes in a split than there are names for.
+    """
+    taken = {wish.get("name") for wish in wishes}
+    free = {split: [name for name in names if name not in taken] for split, names in official_names(version).items()}
     numbers = dict.fromkeys(SPLITS, 0)
     for wish in wishes:
         split = wish["split"]
         name = wish.get("name") or (free[split].pop(0) if free[split] else None)
         if name is None:
-            raise ValueError(f"the scenes of split {split} must be no more than the official names, got too many")
-        locations = LOCATIONS[split]
-        location = wish.get("location", locations[numbers[split] % len(locations)])
-        numbers[split] += 1
+            raise ValueError(f"the scenes of split {split} in {version} must be no more than the official names")
+        location, district = _place(version, split, numbers[split])
+        if "location" in wish:
+            location, district = wish["location"], wish["district"]
         yield SceneOrder(
             name=name,
             split=split,
             seed=wish["seed"] if "seed" in wish else 10_000 * seed + int(name.removeprefix("scene-")),
             location=location,
-            town=wish.get("town", 10 * seed + [*LOCATIONS["train"], *LOCATIONS["val"]].index(location)),
+            district=district,
+            town=wish["town"] if "town" in wish else _town_seed(seed, location, district),
+            light=wish.get("light") or _light(version, split, numbers[split]),
         )
-
-
-_KEYS = {"name": str, "split": str, "seed": int, "location": str, "town": int}
-
-
-def _manifest(content: Any, settings: Settings) -> Manifest:
-    """The manifest in the values of a file; errors do not name the file."""
-    if not isinstance(content, dict) or not isinstance(content.get("scenes"), list) or not content["scenes"]:
-        raise ValueError("must be a mapping with a list of scenes")
-    if unknown := sorted(map(str, content.keys() - {"generator", "settings", "scenes"})):
-        raise ValueError(f"keys must be generator, settings and scenes, got {unknown[0]!r}")
-    if content.get("generator", GENERATOR) != GENERATOR:
-        raise ValueError(f"generator must be {GENERATOR}, this version, got {content['generator']!r}")
-    wishes = content["scenes"]
-    for number, wish in enumerate(wishes):
-        _check_wish(number, wish)
-    version = _version(len(wishes))
-    orders = tuple(_orders(version, wishes, seed=0))
-    _check_orders(orders, version)
-    return Manifest(version, _settings(content.get("settings", {}), settings), orders)
-
-
-def _settings(values: Any, base: Settings) -> Settings:
-    names = {field.name for field in fields(Settings)}
-    if not isinstance(values, dict) or not values.keys() <= names:
-        raise ValueError(f"settings must be a mapping of {', '.join(sorted(names))}, got {values!r}")
-    if "image_size_px" in values:
-        size = values["image_size_px"]
-        if not isinstance(size, list) or not all(type(side) is int for side in size):
-            raise ValueError(f"settings: image_size_px must be a list of height and width, got {size!r}")
-        values = {**values, "image_size_px": tuple(size)}
-    kinds = {"seconds": (int, float), "sweeps": (int,), "raw_lidar": (bool,)}
-    for key, allowed in kinds.items():
-        if key in values and type(values[key]) not in allowed:
-            raise ValueError(f"settings: {key} must be {allowed[-1].__name__}, got {values[key]!r}")
-    return replace(base, **values)
-
-
-def _check_wish(number: int, wish: Any) -> None:
-    where = f"scene {number}"
-    if not isinstance(wish, dict) or not wish.keys() <= _KEYS.keys():
-        raise ValueError(f"{where} must be a mapping of {', '.join(_KEYS)}, got {wish!r}")
-    for key, kind in _KEYS.items():
-        if key in wish and (type(wish[key]) is not kind or (kind is int and wish[key] < 0)):
-            what = "a string" if kind is str else "a whole number of at least 0"
-            raise ValueError(f"{where}: {key} must be {what}, got {wish[key]!r}")
-    if wish.get("split") not in SPLITS or "seed" not in wish:
-        raise ValueError(f"{where} must have a seed and the split train or val, got {wish!r}")
-    every = [*LOCATIONS["train"], *LOCATIONS["val"]]
-    if wish.get("location", every[0]) not in every:
-        raise ValueError(f"{where}: location must be one of {', '.join(every)}, got {wish['location']!r}")
-
-
-def _check_orders(orders: Sequence[SceneOrder], version: str) -> None:
-    """Names must be official and used once, and a location has one town."""
-    official = dict(zip(SPLITS, _names(version), strict=True))
-    towns: dict[str, tuple[str, int]] = {}
-    names = [order.name for order in orders]
-    for order in orders:
-        if order.name not in official[order.split]:
-            raise ValueError(f"{order.name!r} is no name of split {order.split} in {version} with CAN-bus data")
-        if names.count(order.name) > 1:
-            raise ValueError(f"scene names must differ, got {order.name} twice")
-        town = (order.split, order.town)
-        if towns.setdefault(order.location, town) != town:
-            raise ValueError(
-                f"the scenes at {order.location} must share split and town, as a location has one map, "
-                f"got {towns[order.location]} and {town}"
-            )
+        numbers[split] += 1

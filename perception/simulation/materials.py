@@ -246,15 +246,23 @@ def material_index(name: str) -> int:
         raise ValueError(f"material_index: name must be a name in MATERIALS, got {name!r}") from None
 
 
+_TEXTURES = {
+    "train": ((0.0, 0.10), (0.85, 1.05)),
+    "val": ((-0.065, -0.02), (1.10, 1.21)),
+    "test": ((-0.12, -0.075), (1.24, 1.35)),
+}
+"""By split, the ranges of the warmth of a town's colours and of the size of its textures."""
+
+
 def town_materials(seed: int, split: str = "train") -> np.ndarray:
     """The materials of one town: the same surfaces in its own colours and texture sizes.
 
-    Training and test towns draw from disjoint ranges of warmth and texture size, so that a test town is no town of
-    the training set in another order. What moves (vehicles, people) looks the same everywhere.
+    The splits draw from disjoint ranges of warmth and texture size, so that a test town is no town of the training set
+    in another order. What moves (vehicles, people) looks the same everywhere.
 
     Args:
         seed: the town's seed.
-        split: "train" or "test".
+        split: "train", "val" or "test".
 
     Returns:
         (len(MATERIALS),) structured array of `MATERIAL_DTYPE`.
@@ -262,18 +270,18 @@ def town_materials(seed: int, split: str = "train") -> np.ndarray:
     Raises:
         ValueError: another split.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"town_materials: split must be 'train' or 'test', got {split!r}")
+    if split not in _TEXTURES:
+        raise ValueError(f"town_materials: split must be one of {', '.join(_TEXTURES)}, got {split!r}")
+    (coldest, warmest), (finest, coarsest) = _TEXTURES[split]
     rng = np.random.default_rng([seed, 11])
     table = np.array([tuple(material)[1:] for material in MATERIALS], dtype=MATERIAL_DTYPE)
     count = _VARIED
-    warmth = rng.uniform(0.0, 0.10) if split == "train" else -rng.uniform(0.02, 0.12)
+    warmth = rng.uniform(coldest, warmest)
     tint = np.array([1 + warmth, 1.0, 1 - warmth])  # (3,)
     brightness = rng.uniform(0.82, 1.18, (count, 1))
     hue = rng.uniform(0.93, 1.07, (count, 3))
     table["albedo"][:count] = np.clip(table["albedo"][:count] * tint * brightness * hue, 0.01, 0.85)
-    low, high = (0.85, 1.05) if split == "train" else (1.1, 1.35)
-    table["scale_m"][:count] *= rng.uniform(low, high, count)
+    table["scale_m"][:count] *= rng.uniform(finest, coarsest, count)
     table["contrast"][:count] *= rng.uniform(0.8, 1.2, count)
     table["lidar_reflectivity"][:count] *= rng.uniform(0.9, 1.1, count)
     return table

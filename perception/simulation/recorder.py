@@ -33,7 +33,6 @@ _KEYFRAME_MODALITIES = ("camera", "lidar", "radar")
 """Others are written as sweeps: the devkit's sample renderers know these only."""
 
 
-@lru_cache(maxsize=4)
 def town_at(order: SceneOrder) -> Town:
     """The town that a scene plays in; scenes of one town share it within a process.
 
@@ -43,7 +42,10 @@ def town_at(order: SceneOrder) -> Town:
     Returns:
         The town.
     """
-    return build_town(order.town, "train" if order.split == "train" else "test", order.location)
+    return _town(order.town, order.split, *order.place)
+
+
+_town = lru_cache(maxsize=2)(build_town)
 
 
 def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Surroundings]:
@@ -54,7 +56,7 @@ def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Su
         settings: what is recorded.
 
     Returns:
-        The world, and its surfaces, motion, materials and light.
+        The world, and its surfaces, motion, materials and light; both in the frame of the town.
     """
     world = World(town_at(order), order.seed, settings.seconds)
     meshes = [mesh for actor in world.actors for mesh in actor.shape.meshes]
@@ -62,7 +64,7 @@ def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Su
         rays=RayScene(world.town.mesh, [*meshes, *lamp_meshes()]),
         motion=_Motion(world),
         materials=world.town.materials,
-        light=draw_light(order.seed),
+        light=draw_light(order.seed, order.light),
         seed=order.seed,
         signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(meshes)),
     )
@@ -88,7 +90,7 @@ def record_scene(
     """
     world, surroundings = scene_surroundings(order, settings)
     rig = surround_rig(settings.image_size_px)
-    recorder = _Recorder(order, settings, out, surroundings)
+    recorder = _Recorder(order, settings, out, surroundings, world.town.town2global)
     keyframes = []
     for number in range(settings.num_keyframes):
         taken = recorder.record_keyframe(number, rig)
@@ -128,6 +130,7 @@ class _Recorder:
     settings: Settings
     out: Path
     surroundings: Surroundings
+    town2global: np.ndarray
     recorded: list[Recorded] = field(default_factory=list)
 
     def record_keyframe(self, number: int, rig: Sequence[Sensor]) -> list[Recording]:
@@ -148,9 +151,8 @@ class _Recorder:
         _write(self.out / filename, recording.content)
         if self.settings.raw_lidar and isinstance(recording, LidarRecording):
             _write(self.out / "lidar_raw" / sensor.channel / f"{stem}.bin", _raw_bytes(recording))
-        self.recorded.append(
-            Recorded(sensor.channel, recording.t_us, recording.ego2global, filename, sample, is_key_frame)
-        )
+        ego2global = self.town2global @ recording.ego2global
+        self.recorded.append(Recorded(sensor.channel, recording.t_us, ego2global, filename, sample, is_key_frame))
         return recording
 
 
@@ -174,19 +176,21 @@ def keyframe_annotations(world: World, timing: Sensor, taken: Sequence[Recording
         taken: what the sensors recorded; one sweep and all pictures.
 
     Returns:
-        The annotations of all actors.
+        The annotations of all actors, on the map of the town's location.
     """
+    town2global = world.town.town2global
     (sweep,) = (it for it in taken if isinstance(it, LidarRecording))
-    actor2global = world.actor2global(sweep.t_us)  # (A, 4, 4)
+    actor2global = town2global @ world.actor2global(sweep.t_us)  # (A, 4, 4)
     yaw = np.arctan2(actor2global[:, 1, 0], actor2global[:, 0, 0])
     sizes = np.array([actor.shape.size_lwh_m for actor in world.actors]).reshape(-1, 3)
-    lidar2global = sweep.ego2global @ timing.sensor2ego
+    ego2global = town2global @ sweep.ego2global
+    lidar2global = ego2global @ timing.sensor2ego
     pictures = [it for it in taken if isinstance(it, CameraRecording)]
     return annotate(
         boxes=np.column_stack((actor2global[:, :3, 3], sizes, yaw)),
         attributes=world.actor_attributes(sweep.t_us),
         points=sweep.points[:, :3].astype(np.float64) @ lidar2global[:3, :3].T + lidar2global[:3, 3],
-        ego_position_m=sweep.ego2global[:3, 3],
+        ego_position_m=ego2global[:3, 3],
         visible_px=np.sum([it.visible_px for it in pictures], axis=0),
         whole_px=np.sum([it.unoccluded_px for it in pictures], axis=0),
     )

@@ -1,13 +1,15 @@
 """A whole set made by several processes: it goes on where it was interrupted, and its tables come last.
 
 Each scene is made by one worker, started by spawn with one thread, and leaves its rows under `OUT/.parts/<scene>` once
-all its files are written. When every part is there, maps and tables are written, the tables' folder gets its name in
-one step, and the parts are removed. So a folder with a version folder is whole, and one with `.parts` is not.
+all its files are written, and the map of its town beside them. When every part is there, maps and tables are written,
+the tables' folder gets its name in one step, and the parts are removed. So a version whose folder is there is whole,
+and a folder with `.parts` still lacks something.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import multiprocessing
 import os
 import shutil
@@ -19,13 +21,14 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from perception.formats.files import atomic_writer
-from perception.formats.nuscenes_map import write_maps
+from perception.formats.nuscenes_map import merge_maps, write_maps
 from perception.formats.nuscenes_tables import read_tables, write_tables
 from perception.simulation.dataset import common_tables, merged
-from perception.simulation.manifest import Manifest, SceneOrder, Settings, manifest_text
+from perception.simulation.manifest import Manifest, SceneOrder, Settings
+from perception.simulation.manifest_file import manifest_text
 from perception.simulation.recorder import record_scene, town_at
 from perception.simulation.rig import surround_rig
-from perception.simulation.town.town_map import town_map, town_mask
+from perception.simulation.town.town_map import town_map
 
 PARTS = ".parts"
 _MANIFEST = "manifest.yaml"
@@ -84,8 +87,9 @@ def _claimed(out: Path, manifest: Manifest) -> Iterator[None]:
     parts, text = out / PARTS, manifest_text(manifest)
     if out.exists() and not out.is_dir():
         raise ValueError(f"simulate: {out} must be a folder, got a file")
-    if (out / manifest.version).exists():
-        raise ValueError(f"simulate: {out} must be a new folder, got one with a complete set {manifest.version}")
+    if all((out / version).exists() for version in manifest.versions):
+        versions = " and ".join(manifest.versions)
+        raise ValueError(f"simulate: {out} must be a new folder, got one with a complete set {versions}")
     if out.exists() and any(out.iterdir()) and not parts.is_dir():
         raise ValueError(f"simulate: {out} must be a new or empty folder, got one with other files")
     parts.mkdir(parents=True, exist_ok=True)
@@ -113,16 +117,31 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def _town_part(out: Path, order: SceneOrder) -> Path:
+    """The file with the map of a scene's town."""
+    return out / PARTS / f"{order.location}-{order.district}.json"
+
+
 def _finish(manifest: Manifest, out: Path) -> None:
-    """Writes maps and manifest, then the tables, whose folder appears in one step."""
-    towns = {order.location: town_at(order) for order in manifest.scenes}
-    write_maps(out, {location: (town_map(town), town_mask(town)) for location, town in towns.items()})
+    """Writes maps and manifest, then the tables of each version, whose folder appears in one step."""
+    _write_maps(manifest, out)
     _write_text(out / _MANIFEST, manifest_text(manifest))
-    scenes = (read_tables(_part(out, order)) for order in manifest.scenes)
-    common = common_tables(surround_rig(manifest.settings.image_size_px))
-    folder = out / PARTS / manifest.version
-    write_tables(folder, merged(common, scenes, sorted(towns)))
-    folder.rename(out / manifest.version)
+    rig = surround_rig(manifest.settings.image_size_px)
+    for version, orders in manifest.versions.items():
+        if (out / version).exists():  # written before the process was killed
+            continue
+        folder = out / PARTS / version
+        write_tables(folder, merged(common_tables(rig), (read_tables(_part(out, order)) for order in orders)))
+        folder.rename(out / version)
+
+
+def _write_maps(manifest: Manifest, out: Path) -> None:
+    """Writes the map of every location, put together from its towns'."""
+    towns = {order.place: _town_part(out, order) for order in manifest.scenes}
+    maps: dict[str, list[dict]] = {}
+    for location, district in sorted(towns):
+        maps.setdefault(location, []).append(json.loads(towns[location, district].read_bytes()))
+    write_maps(out, {location: merge_maps(parts) for location, parts in maps.items()})
 
 
 class _Worker:
@@ -168,20 +187,42 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
+class _Pending:
+    """Scenes that nobody makes yet."""
+
+    def __init__(self, orders: Sequence[SceneOrder]) -> None:
+        self._orders = list(orders)
+        self._begun: set[tuple[str, int]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._orders)
+
+    def pop(self, last: SceneOrder | None) -> SceneOrder:
+        """The next scene for a worker: in the town it has built, else in one that nobody has, else any."""
+
+        def cost(order: SceneOrder) -> int:
+            return 0 if last is not None and order.place == last.place else 1 + (order.place in self._begun)
+
+        order = min(self._orders, key=cost)  # the first of the cheapest
+        self._orders.remove(order)
+        self._begun.add(order.place)
+        return order
+
+
 def _make_scenes(pending: Sequence[SceneOrder], settings: Settings, out: Path, workers: int, counter: _Counter) -> None:
     """Makes scenes until none is left; the first failure ends all."""
-    left = list(pending)
-    team = [_Worker(settings, out) for _ in range(min(workers, len(left)))]
+    left = _Pending(pending)
+    team = [_Worker(settings, out) for _ in range(min(workers, len(pending)))]
     try:
         for worker in team:
-            worker.give(left.pop(0))
+            worker.give(left.pop(None))
         busy = {worker.connection: worker for worker in team}
         while busy:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
                 if _listen(worker, counter):
                     if left:
-                        worker.give(left.pop(0))
+                        worker.give(left.pop(worker.scene))
                     else:
                         del busy[worker.connection]
     finally:
@@ -224,6 +265,8 @@ def _attempt(order: SceneOrder, settings: Settings, out: Path, connection: Conne
     """Makes a scene and its part; what to tell the parent."""
     try:
         tables = record_scene(order, settings, out, lambda: connection.send(("keyframe", "")))
+        if not _town_part(out, order).exists():
+            _write_text(_town_part(out, order), json.dumps(town_map(town_at(order))))
         part = _part(out, order)
         draft = part.with_name(f"{part.name}.draft")
         shutil.rmtree(draft, ignore_errors=True)

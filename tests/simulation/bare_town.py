@@ -16,6 +16,7 @@ def bare_town(seed: int, drives_on_the_right: bool = True) -> Town:
         seed=seed,
         split="train",
         location="boston-seaport" if drives_on_the_right else "singapore-onenorth",
+        origin_m=(0.0, 0.0),
         size_m=plan.size_m,
         mesh=merge([]),
         materials=town_materials(seed),

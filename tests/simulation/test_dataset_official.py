@@ -200,7 +200,7 @@ def test_projected_boxes_lie_over_what_the_pictures_show(devkit, manifest: Manif
             shown = camera.capture(surroundings, t_us + camera.delay_us)
             path, boxes, intrinsic = devkit.get_sample_data(samples[number]["data"][camera.channel])
             assert Path(path).read_bytes() == shown.content
-            places = world.actor2global(t_us)[:, :3, 3]
+            places = (world.town.town2global @ world.actor2global(t_us))[:, :3, 3]
             for box in boxes:
                 actor = int(np.linalg.norm(places - devkit.get_box(box.token).center, axis=1).argmin())
                 corners = box.corners()

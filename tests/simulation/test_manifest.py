@@ -1,18 +1,12 @@
 """Manifests: official names, splits, towns and seeds, and files that are none."""
 
 import re
+from collections import Counter
 
 import pytest
 
-from perception.simulation.manifest import (
-    PRESETS,
-    Manifest,
-    SceneOrder,
-    Settings,
-    manifest_text,
-    plan_manifest,
-    read_manifest,
-)
+from perception.simulation.manifest import PRESETS, Manifest, SceneOrder, Settings, plan_manifest, plan_splits
+from perception.simulation.manifest_file import manifest_text, read_manifest
 
 
 def _splits(manifest: Manifest) -> dict[str, list[str]]:
@@ -57,10 +51,32 @@ def test_scenes_do_not_depend_on_how_many_there_are() -> None:
     assert not {order.seed for order in large} & {order.seed for order in plan_manifest(10, 8, Settings()).scenes}
 
 
-def test_a_location_has_one_town_and_towns_are_of_one_split() -> None:
-    scenes = plan_manifest(100, 3, Settings()).scenes
-    towns = {(order.location, order.town, order.split) for order in scenes}
-    assert len(towns) == len({order.location for order in scenes}) == 4
+def test_a_benchmark_has_test_scenes_in_a_version_of_their_own() -> None:
+    from nuscenes.utils.splits import create_splits_scenes
+
+    manifest = plan_splits({"train": 60, "val": 20, "test": 10}, 1, Settings())
+    official = create_splits_scenes()
+    assert {name: len(orders) for name, orders in manifest.versions.items()} == {"v1.0-trainval": 80, "v1.0-test": 10}
+    for order in manifest.scenes:
+        assert order.name in official[order.split]
+    assert {order.split for order in manifest.versions["v1.0-test"]} == {"test"}
+    assert list(plan_splits({"test": 2}, 1, Settings()).versions) == ["v1.0-test"]
+
+
+def test_towns_are_many_and_no_location_serves_two_splits() -> None:
+    scenes = plan_splits({"train": 60, "val": 20, "test": 10}, 3, Settings()).scenes
+    towns = Counter((order.split, order.location, order.district, order.town) for order in scenes)
+    assert Counter(split for split, *_ in towns) == {"train": 12, "val": 4, "test": 4}
+    assert len({place[1:3] for place in towns}) == len({place[3] for place in towns}) == len(towns)
+    assert len({(order.location, order.split) for order in scenes}) == len({order.location for order in scenes}) == 4
+    assert {towns[it] for it in towns if it[0] == "train"} == {towns[it] for it in towns if it[0] == "val"} == {5}
+
+
+def test_every_fourth_scene_of_a_split_is_at_dusk_in_changing_towns() -> None:
+    train = plan_splits({"train": 60}, 3, Settings()).scenes
+    dusk = [order.place for order in train if order.light == "dusk"]
+    assert len(dusk) == 15
+    assert len(set(dusk)) >= 11
 
 
 @pytest.mark.parametrize(
@@ -74,6 +90,19 @@ def test_a_location_has_one_town_and_towns_are_of_one_split() -> None:
 def test_impossible_sets_are_refused(num_scenes: int, seed: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_manifest(num_scenes, seed, Settings())
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"train": 2, "eval": 1}, "num_scenes must be by split, train, val, test, got 'eval'"),
+        ({"train": 2, "test": 145}, r"num_scenes of test must be in 0\.\.144, the official names there are, got 145"),
+        ({"val": 0}, "num_scenes must be at least 1, got none"),
+    ],
+)
+def test_impossible_splits_are_refused(counts: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_splits(counts, 0, Settings())
 
 
 @pytest.mark.parametrize(
@@ -92,24 +121,47 @@ def test_impossible_settings_are_refused(values: dict, message: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_manifest_is_read_as_it_was_written(preset: str, tmp_path) -> None:
-    manifest = plan_manifest(12, 5, PRESETS[preset])
-    (tmp_path / "manifest.yaml").write_text(manifest_text(manifest))
-    assert read_manifest(tmp_path / "manifest.yaml") == manifest
+    path = tmp_path / "manifest.yaml"
+    for manifest in (
+        plan_manifest(3, 5, PRESETS[preset]),
+        plan_splits({"train": 1, "test": 2}, 5, PRESETS[preset]),
+    ):
+        path.write_text(manifest_text(manifest))
+        assert read_manifest(path) == manifest
 
 
 def test_a_manifest_may_leave_names_and_towns_open(tmp_path) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_text(
         "settings: {sweeps: 3}\nscenes:\n- {split: val, seed: 4}\n- {split: train, seed: 2, name: scene-0553}\n"
-        "- {split: train, seed: 3, location: boston-seaport, town: 9}\n"
+        "- {split: train, seed: 3, location: boston-seaport, district: 7, town: 9, light: dusk}\n"
     )
     manifest = read_manifest(path, Settings(seconds=5))
+    assert manifest.version == "v1.0-mini"
     assert manifest.settings == Settings(seconds=5, sweeps=3)
     assert manifest.scenes == (
-        SceneOrder("scene-0103", "val", 4, "singapore-queenstown", 3),
-        SceneOrder("scene-0553", "train", 2, "singapore-onenorth", 0),
-        SceneOrder("scene-0061", "train", 3, "boston-seaport", 9),
+        SceneOrder("scene-0103", "val", 4, "singapore-queenstown", 0, 40, "day"),
+        SceneOrder("scene-0553", "train", 2, "boston-seaport", 0, 0, "day"),
+        SceneOrder("scene-0061", "train", 3, "boston-seaport", 7, 9, "dusk"),
     )
+
+
+@pytest.mark.parametrize(
+    ("scenes", "version"),
+    [
+        ("[{split: val, seed: 1}]", "v1.0-mini"),
+        ("[{split: val, seed: 1, name: scene-0003}]", "v1.0-trainval"),
+        ("[{split: val, seed: 1}, {split: test, seed: 1}]", "v1.0-trainval"),
+        ("[{split: val, seed: 1}]\nversion: v1.0-trainval", "v1.0-trainval"),
+    ],
+)
+def test_names_and_splits_say_which_version_it_is(scenes: str, version: str, tmp_path) -> None:
+    (tmp_path / "manifest.yaml").write_text(f"scenes: {scenes}")
+    assert read_manifest(tmp_path / "manifest.yaml").version == version
+
+
+_VAL = "split: val, seed: 1"
+_PLACE = "location: boston-seaport, district: 0"
 
 
 @pytest.mark.parametrize(
@@ -118,24 +170,30 @@ def test_a_manifest_may_leave_names_and_towns_open(tmp_path) -> None:
         ("scenes: [", "not YAML"),
         ("- 1", "must be a mapping with a list of scenes"),
         ("scenes: []", "must be a mapping with a list of scenes"),
-        ("scenes: [{split: val, seed: 1}]\nseed: 3", "keys must be generator, settings and scenes, got 'seed'"),
-        ("generator: 0\nscenes: [{split: val, seed: 1}]", "generator must be 1, this version, got 0"),
-        ("settings: {fps: 3}\nscenes: [{split: val, seed: 1}]", "settings must be a mapping of .*seconds"),
-        ("settings: {sweeps: 2.5}\nscenes: [{split: val, seed: 1}]", "settings: sweeps must be int, got 2.5"),
-        ("settings: {image_size_px: 400x225}\nscenes: [{split: val, seed: 1}]", "image_size_px must be a list"),
-        ("scenes: [{split: test, seed: 1}]", "scene 0 must have a seed and the split train or val"),
-        ("scenes: [{split: val}]", "scene 0 must have a seed"),
+        (f"scenes: [{{{_VAL}}}]\nseed: 3", "keys must be of generator, version, settings, scenes, got 'seed'"),
+        (f"generator: 0\nscenes: [{{{_VAL}}}]", "generator must be 2, this version, got 0"),
+        (f"version: v2\nscenes: [{{{_VAL}}}]", "version must be v1.0-mini or v1.0-trainval, got 'v2'"),
+        (f"settings: 3\nscenes: [{{{_VAL}}}]", "settings must be a mapping, got 3"),
+        (f"settings: {{fps: 3}}\nscenes: [{{{_VAL}}}]", "settings: keys must be of seconds, .*, got 'fps'"),
+        (f"settings: {{sweeps: 2.5}}\nscenes: [{{{_VAL}}}]", "settings: sweeps must be int, got 2.5"),
+        (f"settings: {{image_size_px: 400x225}}\nscenes: [{{{_VAL}}}]", "image_size_px must be a list"),
+        ("scenes: [7]", "scene 0 must be a mapping, got 7"),
+        ("scenes: [{split: mini, seed: 1}]", "scene 0: split must be one of train, val, test, got 'mini'"),
+        ("scenes: [{split: val}]", "scene 0 must have a seed, got none"),
         ("scenes: [{split: val, seed: -1}]", "scene 0: seed must be a whole number of at least 0, got -1"),
-        ("scenes: [{split: val, seed: 1, sead: 1}]", "scene 0 must be a mapping of name, split, seed"),
-        ("scenes: [{split: val, seed: 1, name: scene-0061}]", "'scene-0061' is no name of split val in v1.0-mini"),
-        ("scenes: [{split: val, seed: 1, name: my-scene}]", "'my-scene' is no name of split val"),
-        ("scenes: [{split: val, seed: 1, location: paris}]", "location must be one of .*, got 'paris'"),
-        ("scenes: [{split: val, seed: 1}, {split: val, seed: 2, town: 8}]", "must share split and town"),
-        ("scenes: [{split: val, seed: 1}, {split: val, seed: 1}, {split: val, seed: 1}]", "got too many"),
-        (
-            "scenes: [{split: val, seed: 1, name: scene-0103}, {split: val, seed: 2, name: scene-0103}]",
-            "scene names must differ, got scene-0103 twice",
-        ),
+        (f"scenes: [{{{_VAL}, sead: 1}}]", "scene 0: keys must be of name, split, seed, .*, got 'sead'"),
+        (f"scenes: [{{{_VAL}, name: scene-0061}}]", "'scene-0061' is no name of split val in v1.0-mini"),
+        (f"scenes: [{{{_VAL}, name: my-scene}}]", "'my-scene' is no name of split val"),
+        (f"scenes: [{{{_VAL}, location: paris, district: 0}}]", "location must be one of .*, got 'paris'"),
+        (f"scenes: [{{{_VAL}, location: boston-seaport}}]", "must have both location and district or neither"),
+        (f"scenes: [{{{_VAL}, location: boston-seaport, district: 8}}]", r"must be in 0\.\.7, which its map has room"),
+        (f"scenes: [{{{_VAL}, light: noon}}]", "light must be one of day, dusk, got 'noon'"),
+        (f"scenes: [{{{_VAL}, {_PLACE}}}, {{{_VAL}, {_PLACE}, town: 8}}]", "district 0 of boston-seaport must share a"),
+        (f"scenes: [{{{_VAL}, town: 8}}, {{{_VAL}, town: 8}}]", "town 8 must stand in one place"),
+        (f"scenes: [{{{_VAL}, {_PLACE}}}, {{split: train, seed: 1, {_PLACE}}}]", "at boston-seaport must be of one sp"),
+        (f"scenes: [{{{_VAL}}}, {{{_VAL}}}, {{{_VAL}}}]", "split val in v1.0-mini must be no more than"),
+        ("version: v1.0-mini\nscenes: [{split: test, seed: 1}]", "split test in v1.0-mini must be no more than"),
+        (f"scenes: [{{{_VAL}, name: scene-0103}}, {{{_VAL}, name: scene-0103}}]", "names must differ, got scene-0103"),
     ],
 )
 def test_files_that_are_no_manifest_are_refused(text: str, message: str, tmp_path) -> None:

@@ -217,7 +217,9 @@ def test_the_same_seed_draws_the_same_plan_and_another_does_not() -> None:
 def test_rejects_unknown_splits_places_and_seeds() -> None:
     with pytest.raises(ValueError, match="build_town: seed must be at least 0, got -1"):
         build_town(-1)
-    with pytest.raises(ValueError, match="build_town: split must be 'train' or 'test', got 'val'"):
-        build_town(0, "val")
+    with pytest.raises(ValueError, match="build_town: split must be one of train, val, test, got 'mini'"):
+        build_town(0, "mini")
     with pytest.raises(ValueError, match=r"build_town: location must be one of .*, got 'paris'"):
         build_town(0, "train", "paris")
+    with pytest.raises(ValueError, match=r"district of singapore-onenorth must be in 0\.\.3, .*, got 4"):
+        build_town(0, "train", "singapore-onenorth", 4)

@@ -1,6 +1,7 @@
 """Towns drawn from a seed: roads, lanes, buildings, plants and street furniture, with their vector map."""
 
-from perception.simulation.town.build import LOCATIONS, build_town
+from perception.simulation.town.build import build_town
+from perception.simulation.town.districts import LOCATIONS
 from perception.simulation.town.town import KERB_HEIGHT_M, Lane, Town
 
 __all__ = ["KERB_HEIGHT_M", "LOCATIONS", "Lane", "Town", "build_town"]

@@ -5,41 +5,45 @@ from __future__ import annotations
 import numpy as np
 from shapely.geometry import Polygon
 
-from perception.formats.nuscenes_map import MASK_FILES
 from perception.simulation.materials import town_materials
 from perception.simulation.mesh import merge
 from perception.simulation.town.buildings import draw_buildings, draw_style
+from perception.simulation.town.districts import DISTRICT_M, LOCATIONS, district_origin
 from perception.simulation.town.furnish import furnish
 from perception.simulation.town.plan import draw_plan
 from perception.simulation.town.surfaces import ground, markings, patches
 from perception.simulation.town.town import Town
 
-LOCATIONS = tuple(MASK_FILES)
-"""The map names that nuScenes tools accept; in Boston traffic keeps to the right, in Singapore to the left."""
+_OWN_SEEDS = {"train": (2, 0), "val": (4, 1), "test": (4, 3)}
+"""By split, what a town's seed is multiplied with and raised by: towns of two splits have nothing in common."""
 
 
-def build_town(seed: int, split: str = "train", location: str = "boston-seaport") -> Town:
+def build_town(seed: int, split: str = "train", location: str = "boston-seaport", district: int = 0) -> Town:
     """Builds a town; the same arguments give the same town.
 
     Args:
         seed: what its layout and its looks are drawn from.
-        split: "train" or "test": towns of the two differ in their styles, and in layout even at equal seeds.
+        split: "train", "val" or "test": towns of these differ in colours and textures, and in layout at equal seeds.
         location: the nuScenes map name it goes by, which also decides the side of traffic.
+        district: where on the map of that location it lies, which changes nothing else.
 
     Returns:
         The town.
 
     Raises:
-        ValueError: a negative seed, or an unknown split or location.
+        ValueError: a negative seed, or an unknown split, location or district.
     """
     if seed < 0:
         raise ValueError(f"build_town: seed must be at least 0, got {seed}")
-    if split not in ("train", "test"):
-        raise ValueError(f"build_town: split must be 'train' or 'test', got {split!r}")
+    if split not in _OWN_SEEDS:
+        raise ValueError(f"build_town: split must be one of {', '.join(_OWN_SEEDS)}, got {split!r}")
     if location not in LOCATIONS:
         raise ValueError(f"build_town: location must be one of {LOCATIONS}, got {location!r}")
-    own_seed = 2 * seed + (split == "test")
+    origin_m = district_origin(location, district)
+    factor, summand = _OWN_SEEDS[split]
+    own_seed = factor * seed + summand
     plan = draw_plan(own_seed, drives_on_the_right=location.startswith("boston"))
+    assert max(plan.size_m) <= DISTRICT_M, "towns fit their districts by the spacing of their roads"
     style_rng, building_rng, furniture_rng, patch_rng = (np.random.default_rng([own_seed, k]) for k in (2, 3, 4, 5))
     taken: list[Polygon] = []
     buildings, sites = draw_buildings(building_rng, draw_style(style_rng, split), plan, taken)
@@ -50,6 +54,7 @@ def build_town(seed: int, split: str = "train", location: str = "boston-seaport"
         seed=seed,
         split=split,
         location=location,
+        origin_m=origin_m,
         size_m=plan.size_m,
         mesh=mesh,
         materials=town_materials(own_seed, split),

@@ -56,11 +56,11 @@ class Site:
 
 
 def draw_style(rng: np.random.Generator, split: str) -> Style:
-    """Draws the building style of a town; training and test towns prefer other walls, roofs and windows.
+    """Draws the building style of a town; training towns have other walls, roofs and windows than the rest.
 
     Args:
         rng: where the randomness comes from.
-        split: "train" or "test".
+        split: "train", "val" or "test".
 
     Returns:
         The style.

@@ -127,14 +127,15 @@ class Divider:
 
 @dataclass(frozen=True, eq=False)
 class Town:
-    """A town drawn from a seed. Origin at the bottom left of the map, z up, roads at z = 0.
+    """A town drawn from a seed. All is in its own frame: origin at its bottom left corner, z up, roads at z = 0.
 
     Attributes:
         name: what it is called.
         seed: what it was drawn from.
-        split: "train" or "test": the range of styles it was drawn from.
+        split: "train", "val" or "test": the range of styles it was drawn from.
         location: nuScenes map name; Boston drives on the right, Singapore on the left.
-        size_m: width and height of the map.
+        origin_m: where its bottom left corner lies on the map of that location, which is the global frame.
+        size_m: its width and height.
         mesh: the static world.
         materials: (len(MATERIALS),) table of `materials.MATERIAL_DTYPE`.
         lanes: lanes and lane connectors.
@@ -152,6 +153,7 @@ class Town:
     seed: int
     split: str
     location: str
+    origin_m: tuple[float, float]
     size_m: tuple[float, float]
     mesh: Mesh
     materials: np.ndarray
@@ -164,3 +166,10 @@ class Town:
     parking_slots: tuple[ParkingSlot, ...]
     walkways: tuple[np.ndarray, ...]
     signal_heads: tuple[SignalHead, ...]
+
+    @property
+    def town2global(self) -> np.ndarray:
+        """(4, 4) float64 from the town's own frame into that of its location's map."""
+        matrix = np.eye(4)
+        matrix[:2, 3] = self.origin_m
+        return matrix

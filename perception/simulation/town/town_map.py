@@ -1,4 +1,4 @@
-"""A town as a nuScenes vector map and mask."""
+"""A town as a part of its location's nuScenes vector map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from shapely.geometry import Point, Polygon
 from shapely.strtree import STRtree
 
-from perception.formats.nuscenes_map import VectorMapBuilder, draw_mask
+from perception.formats.nuscenes_map import VectorMapBuilder
 from perception.simulation.town import curves
 from perception.simulation.town.arclines import arcline_path
 from perception.simulation.town.town import Lane, Town
@@ -126,7 +126,8 @@ def _add_lights(builder: VectorMapBuilder, town: Town, block_at: _Finder) -> dic
     for head in town.signal_heads:
         x, y, z = head.position_m
         across = 0.2 * np.array([-np.sin(head.yaw_rad), np.cos(head.yaw_rad)])
-        pose = {"tx": x, "ty": y, "tz": z, "rx": 0.0, "ry": 0.0, "rz": head.yaw_rad}
+        x_map, y_map = x + town.origin_m[0], y + town.origin_m[1]
+        pose = {"tx": x_map, "ty": y_map, "tz": z, "rx": 0.0, "ry": 0.0, "rz": head.yaw_rad}
         fields = {
             "traffic_light_type": "VERTICAL",
             "from_road_block_token": block_at.token_at(town.stop_lines[head.stop_line].polygon),
@@ -183,9 +184,9 @@ def town_map(town: Town) -> dict[str, Any]:
         town: a town.
 
     Returns:
-        What goes into `maps/expansion/<location>.json`.
+        What `merge_maps` makes the map of its location from; as it is if the town is the only one there.
     """
-    builder = VectorMapBuilder(town.size_m, town.name)
+    builder = VectorMapBuilder(town.size_m, f"{town.name}@{town.origin_m}", town.origin_m)
     segment_at, block_at = _add_roads(builder, town)
     _add_lanes(builder, town)
     _add_crossings(builder, town, segment_at, block_at)
@@ -196,15 +197,3 @@ def town_map(town: Town) -> dict[str, Any]:
         builder.add_area("carpark_area", ring(area), fields)
     _add_dividers(builder, town, segment_at)
     return builder.build()
-
-
-def town_mask(town: Town) -> np.ndarray:
-    """The mask of a town: 255 where one can drive.
-
-    Args:
-        town: a town.
-
-    Returns:
-        (10 * height, 10 * width) uint8, north up.
-    """
-    return draw_mask([ring(face) for face in town.areas["drivable_area"]], town.size_m)
