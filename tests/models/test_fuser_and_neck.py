@@ -118,3 +118,32 @@ def test_the_zero_reaches_every_trainable_parameter() -> None:
     assert torch.equal(huge.grad, torch.zeros_like(huge))
     assert frozen.grad is None
     assert zero_of([frozen]) == 0
+
+
+@pytest.mark.parametrize(("result_stage", "stride"), [(0, 2), (1, 4), (2, 8)])
+def test_any_stage_may_give_the_size_of_the_result(result_stage: int, stride: int) -> None:
+    backbone = SecondBackbone(
+        in_channels=3,
+        stage_channels=[4, 5, 6],
+        stage_layers=[0, 1, 0],
+        stage_strides=[2, 2, 2],
+        up_channels=7,
+        result_stage=result_stage,
+    )
+    assert (backbone.stride, backbone.total_stride, backbone.out_channels) == (stride, 8, 21)
+    result = backbone(torch.randn(2, 3, 16, 24, requires_grad=True))
+    assert result.shape == (2, 21, 16 // stride, 24 // stride)
+    result.sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_a_result_stage_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"result_stage must be in \[0, 2\), got 2"):
+        SecondBackbone(
+            in_channels=3,
+            stage_channels=[4, 4],
+            stage_layers=[0, 0],
+            stage_strides=[1, 2],
+            up_channels=4,
+            result_stage=2,
+        )

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from torch.nn import functional
 
 from perception.models.encoders.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
 from perception.models.necks.fpn import FeaturePyramid
+from perception.models.necks.lss_fpn import LssFeaturePyramid
 from tests.models.scenes import BACKBONES, image_encoder, make_cameras
 
 
@@ -116,3 +118,48 @@ def test_the_pyramid_adds_coarse_to_fine() -> None:
     result = pyramid([fine, coarse])
     assert torch.equal(result[1], coarse)
     assert result[0][0, 0].tolist() == [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4]]
+
+
+def test_the_concatenating_pyramid_by_hand() -> None:
+    pyramid = LssFeaturePyramid(in_channels=[1, 2, 3], out_channels=2, num_levels=2).eval()
+    stages = [torch.randn(1, 1, 8, 12), torch.randn(1, 2, 4, 6), torch.randn(1, 3, 2, 3)]
+    grown = functional.interpolate(stages[2], scale_factor=2, mode="bilinear")
+    middle = pyramid.mixers[1](torch.cat((stages[1], grown), 1))
+    fine = pyramid.mixers[0](torch.cat((stages[0], functional.interpolate(middle, scale_factor=2, mode="bilinear")), 1))
+    result = pyramid(stages)
+    torch.testing.assert_close(result[0], fine)
+    torch.testing.assert_close(result[1], middle)
+    assert [level.shape[1] for level in result] == [2, 2]
+    with pytest.raises(ValueError, match=r"num_levels must be in \[1, 2\], got 3"):
+        LssFeaturePyramid(in_channels=[1, 2, 3], out_channels=2, num_levels=3)
+
+
+@pytest.mark.parametrize("model_type", ["resnet", "swin"])
+@pytest.mark.parametrize("pyramid", ["fpn", "lss_fpn"])
+def test_strides_are_known_before_a_picture_is_seen(model_type: str, pyramid: str) -> None:
+    encoder = ImageEncoder(
+        model_type=model_type,
+        config=BACKBONES[model_type],
+        out_features=["stage2", "stage3", "stage4"],
+        out_channels=6,
+        num_levels=2,
+        pyramid=pyramid,  # type: ignore[arg-type]
+    )
+    assert encoder.strides == (8, 16)
+    assert encoder.training
+    assert all(module.training for module in encoder.modules())
+    assert encoder.feature_sizes((256, 704)) == ((32, 88), (16, 44))
+    views = encoder(make_cameras([[True]]))
+    assert [tuple(level.shape[-2:]) for level in views.levels] == list(encoder.feature_sizes((32, 64)))
+
+
+@pytest.mark.parametrize("model_type", ["resnet", "swin"])
+def test_a_frozen_backbone_stays_and_the_rest_learns(model_type: str) -> None:
+    encoder = image_encoder(model_type)
+    encoder.backbone.requires_grad_(False).eval()
+    before = {name: value.clone() for name, value in encoder.backbone.state_dict().items()}
+    encoder(make_cameras([[True, False]])).levels[0].square().sum().backward()
+    assert all(parameter.grad is None for parameter in encoder.backbone.parameters())
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in encoder.pyramid.parameters())
+    for name, value in encoder.backbone.state_dict().items():
+        assert torch.equal(value, before[name]), name

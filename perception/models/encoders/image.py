@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from perception.models.necks.fpn import FeaturePyramid
+from perception.models.necks.lss_fpn import LssFeaturePyramid
 from perception.structures import CameraImages, CameraViews
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -29,6 +30,7 @@ class ImageEncoder(nn.Module):
         out_features: backbone stages that feed the pyramid, finest first, such as ("stage3", "stage4").
         out_channels: channels of every level of the pyramid.
         num_levels: how many levels to give, finest first.
+        pyramid: "fpn" adds coarse features to finer ones; "lss_fpn" concatenates and mixes them, which costs more.
         weights: folder written by `save_pretrained` (safetensors) whose weights fill the backbone; None starts from
             random weights. Nothing is ever downloaded.
         mean: per channel R G B, on the scale of uint8 pictures.
@@ -50,13 +52,15 @@ class ImageEncoder(nn.Module):
         out_features: Sequence[str],
         out_channels: int,
         num_levels: int = 1,
+        pyramid: Literal["fpn", "lss_fpn"] = "fpn",
         weights: Path | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
     ) -> None:
         super().__init__()
         self.backbone = _build_backbone(model_type, config, tuple(out_features), weights)
-        self.pyramid = FeaturePyramid(
+        pyramid_class = {"fpn": FeaturePyramid, "lss_fpn": LssFeaturePyramid}[pyramid]
+        self.pyramid = pyramid_class(
             in_channels=[int(channels) for channels in self.backbone.channels],
             out_channels=out_channels,
             num_levels=num_levels,
