@@ -1,0 +1,80 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perception.data.index import Index
+from perception.data.index_build import build_index
+from perception.evaluation.detection import annotations_as_detections
+from perception.formats.submission import SubmissionMeta, write_submission
+from tests.synthetic_nuscenes import VERSION, write_synthetic_nuscenes
+from tools import evaluate
+
+META = SubmissionMeta(use_camera=False, use_lidar=True, use_radar=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A set, its index, and its annotations as results of mini_val: all of them, and cars left out."""
+    root = tmp_path_factory.mktemp("evaluate")
+    write_synthetic_nuscenes(root / "set", cameras=False)
+    build_index(root / "set", VERSION, root / "index")
+    index = Index.open(root / "index")
+    records = [index.record(int(position)) for position in index.samples_of("mini_val")]
+    found = [(record.token, annotations_as_detections(record.annotations)) for record in records]
+    write_submission(root / "all.json", found, META)
+    content = json.loads((root / "all.json").read_text())
+    for boxes in content["results"].values():
+        boxes[:] = [box for box in boxes if box["detection_name"] != "car"]
+    (root / "no_cars.json").write_text(json.dumps(content))
+    return root
+
+
+def run(folder: Path, results: str, *options: str) -> int:
+    set_options = ["--dataroot", str(folder / "set"), "--version", VERSION, "--split", "mini_val"]
+    return evaluate.main([str(folder / results), *set_options, *options])
+
+
+def test_the_figures_are_printed_and_written_as_the_devkit_has_them(folder, tmp_path, capsys):
+    assert run(folder, "no_cars.json", "--index", str(folder / "index"), "--out-dir", str(tmp_path / "ours")) == 0
+    ours = capsys.readouterr().out
+    assert run(folder, "no_cars.json", "--official", "--out-dir", str(tmp_path / "official")) == 0
+    theirs = capsys.readouterr().out
+    summary = json.loads((tmp_path / "ours" / "metrics_summary.json").read_text())
+    official = json.loads((tmp_path / "official" / "metrics_summary.json").read_text())
+    assert summary["nd_score"] == pytest.approx(official["nd_score"], abs=1e-12)
+    assert f"{official['nd_score']:.4f}" in ours and f"NDS {official['nd_score']:.4f}" in theirs
+    assert "points <= 5" in ours and "visibility 4" in ours
+
+
+def test_two_submissions_are_compared(folder, capsys):
+    assert run(folder, "all.json", "--against", str(folder / "no_cars.json"), "--draws", "5") == 0
+    lines = [line.split() for line in capsys.readouterr().out.partition("better than")[2].splitlines()]
+    gains = {line[0]: float(line[1]) for line in lines if len(line) > 3 and line[1][0] in "+-"}
+    assert gains["car"] == 1.0
+    assert gains["truck"] == 0.0
+
+
+def test_what_is_wrong_is_said(folder, tmp_path, capsys):
+    assert run(folder, "none.json") == 1
+    assert "none.json" in capsys.readouterr().err
+    assert run(folder, "all.json", "--official", "--against", str(folder / "no_cars.json")) == 1
+    assert "--against is not for --official" in capsys.readouterr().err
+    content = json.loads((folder / "all.json").read_text())
+    token = next(iter(content["results"]))
+    content["results"][token][0]["size"][1] = -1.0
+    (tmp_path / "bad.json").write_text(json.dumps(content))
+    assert run(folder, str(tmp_path / "bad.json")) == 1
+    assert f"sample '{token}': box 0, field size: must be > 0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_benchmark_finds_equal_figures(folder, tmp_path):
+    command = [sys.executable, "tools/benchmark.py", "evaluation", "--dataroot", str(folder / "set")]
+    command += ["--samples", "20", "--boxes", "10", "--json", str(tmp_path / "rows.json")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert len(rows) == 2
+    assert all(row["max_abs_diff"] <= 1e-9 for row in rows)
