@@ -2,8 +2,8 @@
 
 import torch
 
+from benchmarks.ops._cloud import spinning_lidar
 from benchmarks.ops._measure import Row, compare, num_bytes
-from benchmarks.ops.voxelize import spinning_lidar
 from perception.geometry.grid import Grid
 from perception.ops.scatter_reduce import scatter_reduce, scatter_reduce_reference
 from perception.ops.voxelize import voxelize_dynamic

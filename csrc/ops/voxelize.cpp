@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "ops/common.h"
-#include "ops/row_groups.h"
 
 namespace perception {
 namespace {
@@ -37,20 +36,22 @@ struct Assignment {
 Assignment assign_voxels(const char* op, const Launch& launch, const Tensor& points, const Tensor& batch_index,
                          const GridArguments& grid, int64_t max_voxels) {
   const int64_t num_points = points.size(0);
-  Tensor coords = torch::stable::new_empty(batch_index, {num_points, 4});
+  Tensor keys = torch::stable::new_empty(batch_index, {num_points});
   Tensor point2voxel = torch::stable::new_empty(batch_index, {num_points});
-  const Tensor workspace =
-      torch::stable::new_empty(batch_index, {assign_voxels_workspace(num_points)}, ScalarType::Byte);
-  int64_t num_voxels = 0;
+  Tensor coords;
   dispatch_floating(points, [&](auto zero) {
     using T = decltype(zero);
     const VoxelizeInput<T> input{
         points.const_data_ptr<T>(), batch_index.const_data_ptr<int64_t>(), num_points, points.size(1), max_voxels,
         voxel_grid<T>(op, grid)};
-    num_voxels = assign_voxels(launch.executor(), input, point2voxel.mutable_data_ptr<int64_t>(),
-                               coords.mutable_data_ptr<int64_t>(), workspace.mutable_data_ptr());
+    Tensor workspace = torch::stable::new_empty(batch_index, {assign_voxels_workspace(input)}, ScalarType::Byte);
+    const int64_t num_voxels = assign_voxels(launch.executor(), input, point2voxel.mutable_data_ptr<int64_t>(),
+                                             keys.mutable_data_ptr<int64_t>(), workspace.mutable_data_ptr());
+    coords = torch::stable::new_empty(batch_index, {num_voxels, 4});
+    locate_voxels(launch.executor(), input.grid, keys.const_data_ptr<int64_t>(), num_voxels,
+                  coords.mutable_data_ptr<int64_t>());
   });
-  return {torch::stable::narrow(coords, 0, 0, num_voxels), point2voxel};
+  return {coords, point2voxel};
 }
 
 Tensor checked_points(const char* op, const Tensor& points) {
@@ -84,17 +85,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> voxelize_hard_op(const Tensor& points
   STD_TORCH_CHECK(max_points > 0, "voxelize_hard: max_points must be positive, got ", max_points);
   const Launch launch(points);
   const Assignment assigned = assign_voxels(op, launch, points, batch_index, {lower_m, cell_m, shape}, max_voxels);
-  const GatherSizes sizes{assigned.coords.size(0), max_points, points.size(1)};
-  const RowGroups groups = group_rows(op, launch, assigned.point2voxel, sizes.num_voxels);
+  const GatherSizes sizes{points.size(0), assigned.coords.size(0), max_points, points.size(1)};
   Tensor voxels = torch::stable::new_empty(points, {sizes.num_voxels, max_points, sizes.columns});
-  Tensor num_points = torch::stable::new_empty(batch_index, {sizes.num_voxels});
+  Tensor counts = torch::stable::new_empty(batch_index, {sizes.num_voxels});
+  Tensor workspace = torch::stable::new_empty(batch_index, {gather_voxels_workspace(sizes)}, ScalarType::Byte);
   dispatch_floating(points, [&](auto zero) {
     using T = decltype(zero);
-    gather_voxels(launch.executor(), sizes, points.const_data_ptr<T>(), groups.order.const_data_ptr<int64_t>(),
-                  groups.offsets.const_data_ptr<int64_t>(), voxels.mutable_data_ptr<T>(),
-                  num_points.mutable_data_ptr<int64_t>());
+    gather_voxels(launch.executor(), sizes, points.const_data_ptr<T>(), assigned.point2voxel.const_data_ptr<int64_t>(),
+                  voxels.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>(), workspace.mutable_data_ptr());
   });
-  return {voxels, num_points, assigned.coords, assigned.point2voxel};
+  return {voxels, counts, assigned.coords, assigned.point2voxel};
 }
 
 PERCEPTION_OP(voxelize_dynamic, voxelize_dynamic_op,

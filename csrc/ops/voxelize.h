@@ -19,26 +19,38 @@ struct VoxelizeInput {
 };
 
 // Bytes that assign_voxels needs besides its outputs.
-int64_t assign_voxels_workspace(int64_t num_points);
+template <typename T>
+int64_t assign_voxels_workspace(const VoxelizeInput<T>& input);
 
 // Numbers the voxels that hold points by first appearance, sample after sample, and returns how many there are; what
 // comes after a sample's first max_voxels is left out. Waits for the device, as the count decides the outputs' size.
 //   point2voxel (num_points): -1 outside the grid or left out
-//   coords (num_points, 4) sample z y x, of which the first `count` rows are written
+//   keys (num_points): one number per voxel, of which the first `count` are written
 template <typename T>
-int64_t assign_voxels(const Executor& executor, const VoxelizeInput<T>& input, int64_t* point2voxel, int64_t* coords,
+int64_t assign_voxels(const Executor& executor, const VoxelizeInput<T>& input, int64_t* point2voxel, int64_t* keys,
                       void* workspace);
 
+// Gives the coordinates of voxels from their keys.
+//   coords (num_voxels, 4): sample z y x
+template <typename T>
+void locate_voxels(const Executor& executor, const VoxelGrid<T>& grid, const int64_t* keys, int64_t num_voxels,
+                   int64_t* coords);
+
 struct GatherSizes {
+  int64_t num_points;
   int64_t num_voxels;
   int64_t max_points;
   int64_t columns;
 };
 
-// Copies the first max_points points order[offsets[v] .. offsets[v + 1]) of each voxel and fills the rest with 0.
-//   voxels (num_voxels, max_points, columns), num_points (num_voxels)
+// Bytes that gather_voxels needs besides its outputs.
+int64_t gather_voxels_workspace(GatherSizes sizes);
+
+// Copies the first max_points points of each voxel in their order and fills the rest with 0.
+//   points (num_points, columns), point2voxel (num_points)
+//   voxels (num_voxels, max_points, columns), counts (num_voxels)
 template <typename T>
-void gather_voxels(const Executor& executor, GatherSizes sizes, const T* points, const int64_t* order,
-                   const int64_t* offsets, T* voxels, int64_t* num_points);
+void gather_voxels(const Executor& executor, GatherSizes sizes, const T* points, const int64_t* point2voxel, T* voxels,
+                   int64_t* counts, void* workspace);
 
 }  // namespace perception

@@ -174,9 +174,9 @@ def _check(function: str, points: Tensor, batch_index: Tensor, grid: Grid, max_v
         check_count(f"{function}: max_voxels", max_voxels, 1)
     if len(batch_index) == 0:
         return
-    falls = torch.diff(batch_index, prepend=batch_index.new_zeros(1)) < 0
-    if falls.any():
-        at = int(falls.nonzero()[0])
+    falls = batch_index[1:] < batch_index[:-1]  # (P - 1,)
+    if batch_index[0] < 0 or falls.any():
+        at = 0 if batch_index[0] < 0 else int(falls.nonzero()[0]) + 1
         raise ValueError(f"{function}: batch_index must not be negative or fall, got {int(batch_index[at])} at {at}")
     num_z, num_y, num_x = grid.shape
     samples = int(batch_index[-1]) + 1

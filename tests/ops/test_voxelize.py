@@ -103,6 +103,26 @@ def test_cells_of_uneven_size_match_reference(device, generator):
     )
 
 
+@pytest.mark.parametrize(("cells", "first_sample"), [(1 << 8, 0), (1 << 12, 0), (1 << 8, (1 << 30) - 2)])
+def test_voxel_numbers_past_32_and_53_bits(device, generator, cells, first_sample):
+    grid = Grid(*[(0.0, float(cells))] * 3, (1.0, 1.0, 1.0))
+    points = (torch.rand(2000, 3, generator=generator, dtype=torch.float64) * cells).to(device)
+    points[1000:] = points[:1000] + 0.001  # the same cells or their neighbours
+    batch_index = first_sample + torch.arange(2000, device=device) // 900
+    actual = voxelize_hard(points, batch_index, grid, max_points=2, max_voxels=800)
+    expected = voxelize_hard_reference(points, batch_index, grid, max_points=2, max_voxels=800)
+    torch.testing.assert_close(tuple(actual), tuple(expected), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("columns", [3, 4, 5, 7, 8, 13])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_points_of_any_width_are_copied_whole(device, generator, columns, dtype):
+    points, batch_index, grid = random_case(generator, device, num_points=500, columns=columns, dtype=dtype)
+    actual = voxelize_hard(points, batch_index, grid, max_points=3)
+    expected = voxelize_hard_reference(points, batch_index, grid, max_points=3)
+    torch.testing.assert_close(tuple(actual), tuple(expected), rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("num_points", [0, 4])
 def test_no_point_inside_gives_no_voxel(device, num_points):
     points = torch.full((num_points, 5), 100.0, device=device)
