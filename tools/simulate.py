@@ -1,4 +1,7 @@
-"""Makes a set in nuScenes format: `python tools/simulate.py --out DIR --scenes N` or `--manifest FILE`."""
+"""Makes a set in nuScenes format: `python tools/simulate.py --out DIR --scenes N` or `--manifest FILE`.
+
+A finished set is measured by `--out DIR --fingerprint FILE` and held against such a file by `--out DIR --check FILE`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perception.simulation.manifest import Manifest
+    from perception.simulation.manifest import Manifest, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,26 +23,33 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, 1 with the reason on standard error, or 130 when interrupted.
+        Exit status: 0, 1 with the reason on standard error (a set that has drifted, too), or 130 when interrupted.
     """
     options = _parser().parse_args(arguments)
     try:
-        _simulate(options)
+        return _run(options)
     except KeyboardInterrupt:
         print("simulate: interrupted; the same command goes on with what is finished", file=sys.stderr)
         return 130
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         print(f"simulate: {str(error).removeprefix('simulate: ')}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="a new folder, or one with an unfinished set")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--scenes", type=int, help="how many; up to 10 make v1.0-mini, more v1.0-trainval")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, help="folder: new, with an unfinished set, or with a finished one to measure"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--scenes",
+        metavar="N|TRAIN,VAL,TEST",
+        help="how many: up to 10 make v1.0-mini, more v1.0-trainval; three numbers v1.0-trainval and v1.0-test",
+    )
     which.add_argument("--manifest", type=Path, help="YAML file of scenes with seeds and splits, and of settings")
+    parser.add_argument("--plan", action="store_true", help="print the manifest and make nothing")
+    parser.add_argument("--any-generator", action="store_true", help="take a manifest of another generator version")
     parser.add_argument("--seed", type=int, help="of everything that --scenes makes (default 0)")
     parser.add_argument("--preset", default="default", help="settings that the options below change: see docs")
     parser.add_argument("--seconds", type=float, help="length of a scene")
@@ -48,15 +58,35 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--raw-lidar", action="store_true", help="keep the points as measured too, with their times")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--fingerprint", type=Path, metavar="OUT.json", help="write the figures of the finished set")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="compare the finished set with such a file")
     return parser
 
 
-def _simulate(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
+    makes = options.scenes is not None or options.manifest is not None
+    measures = options.fingerprint is not None or options.check is not None
+    if not makes and (options.plan or not measures):
+        raise ValueError("one of --scenes and --manifest must be given, or for a finished set --fingerprint or --check")
+    if options.out is None and not options.plan:
+        raise ValueError("--out must be given")
+    expected = None if options.check is None else _fingerprint(options.check)
+    if makes:
+        manifest = _manifest(options)
+        if options.plan:
+            from perception.simulation.manifest_file import manifest_text
+
+            print(manifest_text(manifest), end="")
+            return 0
+        _simulate(manifest, options)
+    return _measure(options, expected) if measures else 0
+
+
+def _simulate(manifest: Manifest, options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from perception.simulation.runner import simulate
 
-    manifest = _manifest(options)
     with tqdm(unit="keyframe", disable=options.quiet, dynamic_ncols=True) as bar:
 
         def _show(done: int, total: int) -> None:
@@ -67,12 +97,40 @@ def _simulate(options: argparse.Namespace) -> None:
 
         simulate(manifest, options.out, options.workers, _show)
     keyframes = len(manifest.scenes) * manifest.settings.num_keyframes
-    print(f"{options.out}: {manifest.version}, {len(manifest.scenes)} scenes, {keyframes} keyframes")
+    print(f"{options.out}: {', '.join(manifest.versions)}, {len(manifest.scenes)} scenes, {keyframes} keyframes")
+
+
+def _measure(options: argparse.Namespace, expected: dict[str, Any] | None) -> int:
+    """Writes and compares the figures of a finished set; 1 if they have drifted."""
+    from perception.formats.files import atomic_writer
+    from perception.simulation.fingerprint import below_floor, drift, fingerprint, fingerprint_text
+
+    figures = fingerprint(options.out)
+    if options.fingerprint is not None:
+        with atomic_writer(options.fingerprint) as file:
+            file.write(fingerprint_text(figures).encode())
+        print(f"{options.fingerprint}: figures of {', '.join(figures['splits'])}")
+        for sentence in below_floor(figures):
+            print(f"easier than sim-v1 may be: {sentence}")
+    if expected is None:
+        return 0
+    differences = drift(expected, figures)
+    for sentence in differences:
+        print(f"simulate: {options.out} differs from {options.check}: {sentence}", file=sys.stderr)
+    if not differences:
+        print(f"{options.out}: all figures within the tolerances of {options.check}")
+    return 1 if differences else 0
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    from perception.simulation.fingerprint import read_fingerprint
+
+    return read_fingerprint(path)
 
 
 def _manifest(options: argparse.Namespace) -> Manifest:
     """The manifest that the options ask for: preset, then manifest file, then single options."""
-    from perception.simulation.manifest import PRESETS, plan_manifest
+    from perception.simulation.manifest import PRESETS
     from perception.simulation.manifest_file import read_manifest
 
     if options.preset not in PRESETS:
@@ -81,9 +139,9 @@ def _manifest(options: argparse.Namespace) -> Manifest:
         raise ValueError("--seed goes with --scenes; a manifest has the seeds of its scenes")
     settings = PRESETS[options.preset]
     if options.manifest is not None:
-        manifest = read_manifest(options.manifest, settings)
+        manifest = read_manifest(options.manifest, settings, options.any_generator)
     else:
-        manifest = plan_manifest(options.scenes, options.seed or 0, settings)
+        manifest = _planned(options.scenes, options.seed or 0, settings)
     changes: dict[str, Any] = {
         name: getattr(options, name) for name in ("seconds", "sweeps") if getattr(options, name) is not None
     }
@@ -92,6 +150,21 @@ def _manifest(options: argparse.Namespace) -> Manifest:
     if options.raw_lidar:
         changes["raw_lidar"] = True
     return replace(manifest, settings=replace(manifest.settings, **changes))
+
+
+def _planned(scenes: str, seed: int, settings: Settings) -> Manifest:
+    """The manifest of "N" or "TRAIN,VAL,TEST" scenes."""
+    from perception.simulation.manifest import SPLITS, plan_manifest, plan_splits
+
+    try:
+        counts = [int(count) for count in scenes.split(",")]
+    except ValueError:
+        counts = []
+    if len(counts) not in (1, len(SPLITS)):
+        raise ValueError(f"--scenes must be a number, or three as 60,20,10 for train, val and test, got {scenes!r}")
+    if len(counts) == 1:
+        return plan_manifest(counts[0], seed, settings)
+    return plan_splits(dict(zip(SPLITS, counts, strict=True)), seed, settings)
 
 
 def _image_size(text: str) -> tuple[int, int]:

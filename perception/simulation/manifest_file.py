@@ -32,7 +32,7 @@ _SCENE_KINDS = {field.name: int if field.name in ("seed", "district", "town") el
 _CHOICES = {"split": SPLITS, "light": LIGHTS, "location": tuple(name for names in LOCATIONS.values() for name in names)}
 
 
-def read_manifest(path: str | Path, settings: Settings | None = None) -> Manifest:
+def read_manifest(path: str | Path, settings: Settings | None = None, any_generator: bool = False) -> Manifest:
     """The manifest in a YAML file, such as the `manifest.yaml` of a finished set.
 
     The file holds `scenes`, a list of mappings with `split` and `seed` and, where they are not to be chosen, `name`,
@@ -42,6 +42,7 @@ def read_manifest(path: str | Path, settings: Settings | None = None) -> Manifes
     Args:
         path: the file.
         settings: what the file's own are laid over; None for the preset `default`.
+        any_generator: whether to take a file of another generator version, with which the set comes out differently.
 
     Returns:
         The manifest.
@@ -56,7 +57,7 @@ def read_manifest(path: str | Path, settings: Settings | None = None) -> Manifes
     except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"read_manifest: {path}: not YAML: {' '.join(str(error).split())}") from error
     try:
-        return _manifest(content, settings or Settings())
+        return _manifest(content, settings or Settings(), any_generator)
     except ValueError as error:
         raise ValueError(f"read_manifest: {path}: {error}") from error
 
@@ -76,12 +77,12 @@ def manifest_text(manifest: Manifest) -> str:
     return "".join([*lines, *(f"- {yaml.safe_dump(asdict(order), **_IN_LINE)}" for order in manifest.scenes)])
 
 
-def _manifest(content: Any, settings: Settings) -> Manifest:
+def _manifest(content: Any, settings: Settings, any_generator: bool) -> Manifest:
     """The manifest in the values of a file; errors do not name the file."""
     if not isinstance(content, dict) or not isinstance(content.get("scenes"), list) or not content["scenes"]:
         raise ValueError("must be a mapping with a list of scenes")
     _check_keys("the file", content, _KEYS)
-    if content.get("generator", GENERATOR) != GENERATOR:
+    if not any_generator and content.get("generator", GENERATOR) != GENERATOR:
         raise ValueError(f"generator must be {GENERATOR}, this version, got {content['generator']!r}")
     wishes = content["scenes"]
     for number, wish in enumerate(wishes):

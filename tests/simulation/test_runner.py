@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from perception.simulation.manifest import Manifest, Settings, plan_manifest
-from perception.simulation.runner import PARTS, SimulationError, simulate
+from perception.formats.nuscenes_tables import read_tables
+from perception.simulation.manifest import Manifest, SceneOrder, Settings, plan_manifest, plan_splits
+from perception.simulation.runner import PARTS, SimulationError, _Pending, simulate
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SETTINGS = Settings(seconds=1.0, image_size_px=(36, 64), sweeps=1, raw_lidar=True)
@@ -114,6 +115,74 @@ def test_a_complete_set_is_not_touched(pair: Manifest, finished: Path) -> None:
     with pytest.raises(ValueError, match=r"must be a new folder, got one with a complete set v1\.0-mini"):
         simulate(pair, finished)
     assert _digests(finished) == before
+
+
+@pytest.mark.slow
+def test_test_scenes_are_a_version_of_their_own_and_districts_share_a_map(tmp_path: Path) -> None:
+    from nuscenes.map_expansion.map_api import NuScenesMap
+    from nuscenes.map_expansion.utils import get_egoposes_on_drivable_ratio
+    from nuscenes.nuscenes import NuScenes
+
+    out = tmp_path / "set"
+    manifest = plan_splits({"train": 3, "test": 1}, 3, Settings(seconds=1.0, image_size_px=(36, 64)))
+    assert [order.place for order in manifest.scenes] == [
+        ("boston-seaport", 0),
+        ("singapore-hollandvillage", 0),
+        ("boston-seaport", 1),
+        ("singapore-onenorth", 0),
+    ]
+    simulate(manifest, out, workers=2)
+    assert sorted(path.name for path in out.glob("v1.0*")) == ["v1.0-test", "v1.0-trainval"]
+    for version, orders in manifest.versions.items():
+        tables = read_tables(out / version)
+        assert [row.name for row in tables.scene] == [order.name for order in orders]
+        assert tables.sample_annotation
+        devkit = NuScenes(version, str(out), verbose=False)
+        for scene, order in zip(devkit.scene, orders, strict=True):
+            location = devkit.get("log", scene["log_token"])["location"]
+            assert location == order.location
+            assert get_egoposes_on_drivable_ratio(devkit, NuScenesMap(str(out), location), scene["token"]) == 1.0
+            (mask,) = (row["mask"] for row in devkit.map if scene["log_token"] in row["log_tokens"])
+            data = devkit.get("sample", scene["first_sample_token"])["data"]["LIDAR_TOP"]
+            x, y, _ = devkit.get("ego_pose", devkit.get("sample_data", data)["ego_pose_token"])["translation"]
+            assert mask.is_on_mask(x, y)
+            assert (y > 740) == (order.district == 1)
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_two_versions_is_finished_by_the_next(tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "set"
+    manifest = plan_splits({"val": 1, "test": 1}, 3, Settings(seconds=1.0, image_size_px=(36, 64)))
+    rename = Path.rename
+
+    def _fail_at_the_second_version(path: Path, target: Path) -> Path:
+        if target == out / "v1.0-test":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", _fail_at_the_second_version)
+        simulate(manifest, out)
+    assert (out / "v1.0-trainval").is_dir() and (out / PARTS).is_dir() and not (out / "v1.0-test").exists()
+    simulate(manifest, out)
+    assert (out / "v1.0-test").is_dir() and not (out / PARTS).exists()
+
+
+def test_a_worker_stays_in_the_town_that_it_has_built() -> None:
+    orders = plan_splits({"train": 48}, 0, SETTINGS).scenes
+    left = _Pending(orders)
+    last: dict[int, SceneOrder] = {}
+    built: list[tuple[str, int]] = []
+    made = []
+    while left:
+        for worker in range(2):
+            order = left.pop(last.get(worker))
+            if worker not in last or last[worker].place != order.place:
+                built.append(order.place)
+            last[worker] = order
+            made.append(order)
+    assert sorted(order.name for order in made) == sorted(order.name for order in orders)
+    assert len(built) == len(set(built)) == 12
 
 
 def _begun(out: Path, text: str) -> None:

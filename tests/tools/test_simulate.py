@@ -28,6 +28,13 @@ def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--scenes", "2", "--workers", "0"], "workers must be at least 1, got 0"),
         (["--manifest", "none.yaml"], "No such file or directory: 'none.yaml'"),
         (["--manifest", "none.yaml", "--seed", "1"], "--seed goes with --scenes"),
+        (["--scenes", "2,1"], "--scenes must be a number, or three as 60,20,10 for train, val and test, got '2,1'"),
+        (["--scenes", "ten"], "--scenes must be a number, or three"),
+        (["--scenes", "1,1,200"], "num_scenes of test must be in 0..144, the official names there are, got 200"),
+        ([], "one of --scenes and --manifest must be given"),
+        (["--plan"], "one of --scenes and --manifest must be given"),
+        (["--scenes", "2", "--check", "none.json"], "No such file or directory: 'none.json'"),
+        (["--fingerprint", "out.json"], "must have a folder v1.0-mini, v1.0-trainval, v1.0-test, got none"),
     ],
 )
 def test_impossible_wishes_are_refused(
@@ -46,6 +53,30 @@ def test_a_place_where_one_must_not_write_is_refused(capsys: pytest.CaptureFixtu
     assert "/proc/set" in _error(["--out", "/proc/set", "--scenes", "2", "--quiet"], capsys)
 
 
+def test_a_set_needs_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--out must be given" in _error(["--scenes", "2"], capsys)
+
+
+def test_a_plan_is_a_manifest_that_makes_the_same_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate = load_tool("simulate").main
+    assert simulate(["--scenes", "3,2,1", "--seed", "5", "--seconds", "10", "--plan"]) == 0
+    planned = capsys.readouterr().out
+    assert planned.count("\n- {name: scene-") == 6
+    path = tmp_path / "manifest.yaml"
+    path.write_text(planned)
+    assert simulate(["--manifest", str(path), "--plan"]) == 0
+    assert capsys.readouterr().out == planned
+
+
+def test_a_manifest_of_another_generator_is_taken_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "manifest.yaml"
+    path.write_text("generator: 1\nscenes: [{split: val, seed: 1}]\n")
+    assert "generator must be 2, this version, got 1" in _error(["--manifest", str(path), "--plan"], capsys)
+    assert load_tool("simulate").main(["--manifest", str(path), "--plan", "--any-generator"]) == 0
+
+
 @pytest.mark.slow
 def test_a_manifest_written_by_a_run_makes_the_same_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     simulate = load_tool("simulate").main
@@ -54,7 +85,14 @@ def test_a_manifest_written_by_a_run_makes_the_same_set(tmp_path: Path, capsys: 
     size = ["--preset", "quick", "--seconds", "1", "--image-size", "64x36"]
     assert simulate(["--out", str(first), "--scenes", "1", "--seed", "4", *size, *options]) == 0
     assert capsys.readouterr().out == f"{first}: v1.0-mini, 1 scenes, 2 keyframes\n"
+    figures = tmp_path / "figures.json"
+    assert simulate(["--out", str(first), "--fingerprint", str(figures)]) == 0
+    options += ["--check", str(figures)]
     assert simulate(["--out", str(again), "--manifest", str(first / "manifest.yaml"), *options]) == 0
+    assert capsys.readouterr().out.endswith(f"{again}: all figures within the tolerances of {figures}\n")
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert all((first / name).read_bytes() == (again / name).read_bytes() for name in files)
+    figures.write_text(figures.read_text().replace('"keyframes": 2', '"keyframes": 3'))
+    said = _error(["--out", str(again), "--check", str(figures)], capsys)
+    assert said == f"simulate: {again} differs from {figures}: mini_train/keyframes: expected 3 within 0, got 2\n"
