@@ -1,4 +1,4 @@
-"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader|simulation [--json OUT]`."""
+"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader|simulation|model [--json OUT]`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ KINDS = {
     "data": "from tables to the first sample",
     "loader": "pictures and points of a sample",
     "simulation": "keyframes a second of simulated sets",
+    "model": "a detector's parts, a training step, and the loader that feeds it",
 }
 
 

@@ -1,0 +1,74 @@
+"""What the model benchmark counts and times."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.flops import count_macs
+from benchmarks.model import part_rows, run, train_step
+from perception.models.encoders.sparse import SparseBackbone, VoxelFeatures
+from perception.ops.bev_pool import bev_pool, bev_pool_plan
+from perception.ops.sparse_conv_plan import strided_plan, submanifold_plan
+from tests.models.scenes import make_batch, make_cameras, make_detector, make_lidar, two_boxes
+from tests.tiny_config import tiny_config, write_config
+
+
+def test_sparse_convolutions_count_the_voxels_that_meet() -> None:
+    coords = torch.tensor([[0, 1, 1, 1], [0, 1, 1, 2], [0, 3, 5, 5]])
+    backbone = SparseBackbone(in_channels=2, stage_channels=[3], stage_blocks=[1], out_channels=4).eval()
+    voxels = VoxelFeatures(features=torch.randn(3, 2), coords=coords, shape=(5, 6, 6))
+    pairs = len(submanifold_plan(coords, (5, 6, 6)).sources)
+    assert pairs == 5  # each voxel with itself, and two neighbours with each other
+    exits = len(strided_plan(coords, (5, 6, 6), kernel=(3, 1, 1), stride=(2, 1, 1), padding=0).sources)
+    assert exits == 3  # outputs see layers 0 to 2 and 2 to 4; the voxels are in layers 1, 1 and 3
+    counts = count_macs(backbone, lambda: backbone(voxels))
+    assert counts["stages"] == pairs * (2 * 3 + 2 * 3 * 3)
+    assert counts[""] - counts["stages"] == exits * 3 * 4
+
+
+def test_pooling_counts_the_points_inside() -> None:
+    cells = torch.tensor([0, 3, -1, 3]).view(1, 1, 2, 1, 2)
+    plan = bev_pool_plan(cells, (2, 2))
+    depth, features = torch.rand(1, 1, 2, 1, 2), torch.rand(1, 1, 5, 1, 2)
+    assert count_macs(nn.Identity(), lambda: bev_pool(depth, features, plan))[""] == 3 * 5
+
+
+def test_the_parts_add_up() -> None:
+    detector = make_detector()
+    batch = make_batch(make_cameras([[True] * 2]), make_lidar([200]), [two_boxes()])
+    rows = {row["part"]: row for row in part_rows(detector, batch, repeats=2)}
+    parts = [
+        "branches.camera.encoder",
+        "branches.camera.view",
+        "branches.lidar.encoder",
+        "fuser",
+        "neck",
+        "heads.boxes",
+    ]
+    assert list(rows) == [*parts, "decode", "all"]
+    assert sum(rows[part]["gmac"] for part in parts) == pytest.approx(rows["all"]["gmac"])
+    assert 0 < sum(row["share"] for name, row in rows.items() if name != "all") <= 1.01
+    assert not any(detector.get_submodule(part)._forward_hooks for part in parts)
+    before = [parameter.clone() for parameter in detector.neck.parameters()]
+    train_step(detector, batch)()
+    assert any(not torch.equal(old, new) for old, new in zip(before, detector.neck.parameters(), strict=True))
+
+
+def test_a_run_is_measured_with_its_loader(dataroot: Path, tmp_path: Path) -> None:
+    config = tiny_config(dataroot)
+    config["data"]["init_args"]["loader"]["batch_size"] = 1
+    options = argparse.Namespace(
+        config=write_config(tmp_path / "config.yaml", config),
+        repeats=2,
+        threads=1,
+        dataroot=dataroot,
+        version="v1.0-mini",
+        scenes=None,
+    )
+    *parts, step, loader = run(options)
+    assert parts[-1]["part"] == "all"
+    assert step["part"] == "training step, batch size 1"
+    assert loader["over_training"] == pytest.approx(loader["samples_per_s"] / step["samples_per_s"])
