@@ -200,11 +200,9 @@ class _Pending:
     def pop(self, last: SceneOrder | None) -> SceneOrder:
         """The next scene for a worker: in the town it has built, else in one that nobody has, else any."""
 
-        def cost(order: SceneOrder) -> int:
-            return 0 if last is not None and order.place == last.place else 1 + (order.place in self._begun)
-
-        order = min(self._orders, key=cost)  # the first of the cheapest
-        self._orders.remove(order)
+        own = None if last is None else last.place
+        costs = [0 if it.place == own else 1 + (it.place in self._begun) for it in self._orders]
+        order = self._orders.pop(costs.index(min(costs)))
         self._begun.add(order.place)
         return order
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -158,6 +159,13 @@ def test_a_manifest_may_leave_names_and_towns_open(tmp_path) -> None:
 def test_names_and_splits_say_which_version_it_is(scenes: str, version: str, tmp_path) -> None:
     (tmp_path / "manifest.yaml").write_text(f"scenes: {scenes}")
     assert read_manifest(tmp_path / "manifest.yaml").version == version
+
+
+def test_the_benchmark_is_what_its_rule_gives() -> None:
+    path = Path(__file__).parents[2] / "configs" / "simulation" / "sim-v1.yaml"
+    rule = plan_splits({"train": 60, "val": 20, "test": 10}, 1001, Settings(seconds=10.0, sweeps=9))
+    assert read_manifest(path) == rule
+    assert path.read_text() == manifest_text(rule)
 
 
 _VAL = "split: val, seed: 1"
