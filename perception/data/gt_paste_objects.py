@@ -169,7 +169,7 @@ def describe_source(loader: SampleLoader, positions: Sequence[int]) -> dict[str,
     Returns:
         Plain values; equal ones mean equal databases.
     """
-    tokens = [loader.index.record(position).token for position in dict.fromkeys(positions)]
+    tokens = loader.index.tokens_of(np.array(list(dict.fromkeys(positions)), dtype=np.int64))
     return {
         "version": loader.index.version,
         "class_names": list(loader.class_names),

@@ -66,7 +66,7 @@ def checksum_path(path: Path | str) -> Path:
     return Path(f"{path}.sha256")
 
 
-def load_weights(detector: nn.Module, path: Path | str) -> None:
+def load_weights(detector: nn.Module, path: Path | str, part: str = "") -> None:
     """Fills a model with the weights of a file whose checksum is right.
 
     Nothing is unpickled except what `weights_only` admits, and the model is untouched unless every tensor fits and is
@@ -75,6 +75,7 @@ def load_weights(detector: nn.Module, path: Path | str) -> None:
     Args:
         detector: the model.
         path: ".safetensors" as `save_weights` writes it, or a Lightning ".ckpt", of which the detector's part is read.
+        part: dotted name of the one part to fill, with the tensors of that part in the file; "" fills all.
 
     Raises:
         ValueError: another ending, a missing or wrong checksum, a damaged file, or tensors that are missing,
@@ -88,8 +89,11 @@ def load_weights(detector: nn.Module, path: Path | str) -> None:
     if path.suffix not in readers:
         raise ValueError(f"load_weights: path must end in {' or '.join(readers)}, got {path}")
     weights = readers[path.suffix](_read_verified(path), path)
-    _check_fit(detector.state_dict(), weights, path)
-    detector.load_state_dict(weights)
+    if part:
+        weights = {name.removeprefix(f"{part}."): weights[name] for name in weights if name.startswith(f"{part}.")}
+    filled = detector.get_submodule(part)
+    _check_fit(filled.state_dict(), weights, path)
+    filled.load_state_dict(weights)
 
 
 def _read_verified(path: Path) -> bytes:

@@ -6,7 +6,10 @@ import argparse
 import difflib
 import importlib
 import inspect
+import itertools
 import json
+import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -16,14 +19,15 @@ from typing import Any, NoReturn
 import jsonargparse
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from perception.runtime.class_paths import ALLOWED_PACKAGES, check_config
 from perception.runtime.config import load_config
-from perception.training.checkpoints import VerifiedCheckpoints
+from perception.training.checkpoints import CHECKPOINT_FOLDER, VerifiedCheckpoints, latest_checkpoint
 from perception.training.data import NuScenesDataModule
 from perception.training.module import TrainingModule
 
+_LOG = logging.getLogger(__name__)
 _OBJECTS = ("model", "data", "trainer")
 
 
@@ -73,7 +77,12 @@ class TrainingCLI(LightningCLI):
             parser: the parser.
         """
         parser.add_argument("--out_dir", "--out-dir", type=str, required=True, help="folder of the run")
-        parser.add_argument("--resume", type=str, default="", help="a Lightning checkpoint to go on from")
+        parser.add_argument(
+            "--resume",
+            type=str,
+            default="",
+            help="a checkpoint to go on from; last: the newest whole one in the run's folder, if there is one",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses arguments that `compose_arguments` made.
@@ -95,7 +104,11 @@ class TrainingCLI(LightningCLI):
         """
         kwargs["default_root_dir"] = self.config.out_dir
         if self.config_init.trainer.logger is None:
-            kwargs["logger"] = CSVLogger(self.config.out_dir, name="", version="")
+            _keep_metrics(Path(self.config.out_dir))
+            kwargs["logger"] = [
+                CSVLogger(self.config.out_dir, name="", version=""),
+                TensorBoardLogger(self.config.out_dir, name="", version="tensorboard"),
+            ]
         plugins = self.config_init.trainer.plugins or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), VerifiedCheckpoints()]
         return super().instantiate_trainer(**kwargs)
@@ -132,7 +145,8 @@ def train(arguments: Sequence[str] | None = None) -> TrainingCLI:
         run=False,
         args=composed,
     )
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.resume or None, weights_only=True)
+    checkpoint = _checkpoint(cli.config.resume, Path(cli.config.out_dir))
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     return cli
 
 
@@ -166,3 +180,19 @@ def compose_arguments(arguments: Sequence[str]) -> list[str]:
         import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PACKAGES, *options.allow_package]
     )
     return composed + rest
+
+
+def _checkpoint(resume: str, run_folder: Path) -> str | None:
+    if resume != "last":
+        return resume or None
+    found = latest_checkpoint(run_folder / CHECKPOINT_FOLDER)
+    _LOG.info("%s", f"goes on from {found}" if found else f"{run_folder} has no checkpoint: starts from the beginning")
+    return str(found) if found else None
+
+
+def _keep_metrics(run_folder: Path) -> None:
+    """Renames the figures of an earlier part of the run, which the logger would remove."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" or not (run_folder / "metrics.csv").is_file():
+        return
+    number = next(number for number in itertools.count(1) if not (run_folder / f"metrics.{number}.csv").exists())
+    (run_folder / "metrics.csv").rename(run_folder / f"metrics.{number}.csv")

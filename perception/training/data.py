@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from perception.data.dataset import SampleDataset, Transform
+from perception.data.gt_paste import GroundTruthPaste
+from perception.data.gt_paste_objects import ObjectDatabase, build_object_database, describe_source
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.loader import build_loader
 from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
 from perception.data.problems import OnError
+from perception.data.samplers import EpochSampler, present_classes
 from perception.formats.classes import DETECTION_CLASSES
 from perception.structures import Sample
 
@@ -31,6 +36,8 @@ class LoaderSettings:
         num_workers: processes that load; 0 loads in the training process.
         seed: of the order and of all augmentation.
         repeats: how often an epoch visits each training sample.
+        balance_classes: whether an epoch draws training samples so that every class is the reason for equally many
+            visits (see `ClassBalancedSampler`).
         on_error: "raise" stops at a damaged file; "skip" leaves the sensor out and counts it.
     """
 
@@ -38,11 +45,18 @@ class LoaderSettings:
     num_workers: int = 0
     seed: int = 0
     repeats: int = 1
+    balance_classes: bool = False
     on_error: OnError = "raise"
 
 
 class NuScenesDataModule(LightningDataModule):
     """Loads a set in nuScenes' format for training.
+
+    A run that goes on from a checkpoint gets the samples that it has not seen yet in its epoch, in the same order and
+    with the same augmentation as without the interruption.
+
+    Objects for `GroundTruthPaste` are cut out of the training samples before the first run, into the transform's
+    `database` or else a folder of the run.
 
     Args:
         dataroot: folder of the set.
@@ -86,14 +100,28 @@ class NuScenesDataModule(LightningDataModule):
         self.transforms = tuple(transforms)
         self.settings = loader
         self._datasets: dict[str, SampleDataset] = {}
+        self._place: tuple[int, int] | None = None  # epoch and batches done in it, where a run goes on
+        if cameras is not None and any(isinstance(transform, GroundTruthPaste) for transform in transforms):
+            _LOG.warning("GroundTruthPaste leaves samples with pictures as they are; here it will do next to nothing")
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch and device."""
+        return self.settings.batch_size
 
     def prepare_data(self) -> None:
-        """Makes the index where there is none."""
-        folder = self._folder()
+        """Makes the index and the objects to paste where there are none."""
+        folder = self._folder("index")
         if not folder.exists():
             _LOG.info("making the index of %s %s in %s", self.dataroot, self.version, folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             build_index(self.dataroot, self.version, folder)
+        pastes = [transform for transform in self.transforms if isinstance(transform, GroundTruthPaste)]
+        missing = {objects for paste in pastes if not (objects := self._folder("objects", paste.database)).exists()}
+        for objects in sorted(missing):
+            loader, positions = self._paste_source(Index.open(folder))
+            _LOG.info("cutting the objects of %d samples out, into %s", len(positions), objects)
+            build_object_database(loader, positions, objects, self.settings.num_workers)
 
     def setup(self, stage: str) -> None:
         """Opens the index and finds the samples.
@@ -102,30 +130,71 @@ class NuScenesDataModule(LightningDataModule):
             stage: what the trainer is about to do.
 
         Raises:
-            ValueError: the index is of another version; a split or scene is unknown.
+            ValueError: the index is of another version; a split or scene is unknown; the objects to paste are of
+                other samples.
         """
-        index = Index.open(self._folder())
+        index = Index.open(self._folder("index"))
         if index.version != self.version:
             raise ValueError(
-                f"NuScenesDataModule: index must be of version {self.version}, {self._folder()} is of {index.version}"
+                f"NuScenesDataModule: index must be of version {self.version}, {self._folder('index')} is of "
+                f"{index.version}"
             )
-        cameras, lidar = self.sensors
         for name, scenes in self.scenes.items():
             if scenes is None:
                 continue
-            loader = SampleLoader(
-                index=index,
-                dataroot=self.dataroot,
-                class_names=self.class_names,
-                cameras=cameras,
-                lidar=lidar,
-                on_error=self.settings.on_error,
-            )
             indices = index.samples_of(scenes).tolist()
             if name == "train":
                 indices = indices * self.settings.repeats
-            transforms = self.transforms if name == "train" else ()
-            self._datasets[name] = SampleDataset(loader, indices, transforms, self.settings.seed)
+            transforms = [self._ready(transform, index) for transform in self.transforms] if name == "train" else []
+            self._datasets[name] = SampleDataset(
+                self._sample_loader(index, *self.sensors), indices, transforms, self.settings.seed
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Gives the place in the run.
+
+        Returns:
+            Batches of this process so far, and what they depend on.
+        """
+        trainer = self.trainer
+        assert trainer is not None, "a trainer asks for the state"
+        place = {
+            "num_batches": trainer.fit_loop.epoch_loop.total_batch_idx + 1,
+            "batches_per_epoch": int(trainer.num_training_batches),
+        }
+        return place | self._order()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a place in a run.
+
+        Args:
+            state_dict: as `state_dict` gave it.
+
+        Raises:
+            ValueError: the order of the samples would be another than in the run so far.
+        """
+        for name, value in self._order().items():
+            if state_dict[name] != value:
+                raise ValueError(
+                    f"NuScenesDataModule: a run must go on with the {name} it began with, {state_dict[name]}, "
+                    f"got {value}"
+                )
+        self._place = divmod(state_dict["num_batches"], state_dict["batches_per_epoch"])
+        # Lightning looks for a state in the loader; this one goes on all the same.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
+
+    def describe(self) -> dict[str, Any]:
+        """Says what is trained and validated on.
+
+        Returns:
+            Plain values by name.
+        """
+        described: dict[str, Any] = {"dataroot": self.dataroot, "version": self.version}
+        for name, dataset in self._datasets.items():
+            source = describe_source(dataset.loader, dataset.indices.tolist())
+            described[name] = f"{self.scenes[name]}: {source['num_samples']} samples, sha256 of their tokens"
+            described[name] += f" {source['samples_sha256']}"
+        return described
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Gives the training batches.
@@ -155,8 +224,9 @@ class NuScenesDataModule(LightningDataModule):
 
     def _loader(self, name: str) -> DataLoader[Sample]:
         trainer, training = self.trainer, name == "train"
-        return build_loader(
-            self._datasets[name],
+        dataset = self._datasets[name]
+        loader = build_loader(
+            dataset,
             batch_size=self.settings.batch_size,
             num_workers=self.settings.num_workers,
             shuffle=training,
@@ -164,10 +234,62 @@ class NuScenesDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            classes=self._classes(dataset) if training and self.settings.balance_classes else None,
+        )
+        if training and self._place is not None:
+            epoch, num_batches = self._place
+            self._place = None
+            assert isinstance(loader.sampler, EpochSampler), "build_loader makes one"
+            loader.sampler.resume(epoch, num_batches * self.settings.batch_size)
+        return loader
+
+    def _classes(self, dataset: SampleDataset) -> list[set[int]]:
+        return present_classes(dataset.loader.index, dataset.indices.tolist(), self.class_names)
+
+    def _sample_loader(self, index: Index, cameras: CameraLoading | None, lidar: LidarLoading | None) -> SampleLoader:
+        return SampleLoader(
+            index=index,
+            dataroot=self.dataroot,
+            class_names=self.class_names,
+            cameras=cameras,
+            lidar=lidar,
+            on_error=self.settings.on_error,
         )
 
-    def _folder(self) -> Path:
-        if self.index_folder is not None:
-            return Path(self.index_folder)
+    def _paste_source(self, index: Index) -> tuple[SampleLoader, list[int]]:
+        """The training samples with points alone."""
+        positions: list[int] = index.samples_of(self.scenes["train"]).tolist()  # type: ignore[arg-type]
+        return self._sample_loader(index, None, self.sensors[1]), positions
+
+    def _ready(self, transform: Transform, index: Index) -> Transform:
+        """The transform, with the objects of the training samples if it pastes some."""
+        if not isinstance(transform, GroundTruthPaste):
+            return transform
+        objects = ObjectDatabase(self._folder("objects", transform.database))
+        wanted: Mapping[str, Any] = describe_source(*self._paste_source(index))
+        changed = [name for name, value in wanted.items() if objects.description.get(name) != value]
+        if changed:
+            raise ValueError(
+                f"NuScenesDataModule: {objects.folder} must hold the objects of these training samples, got another "
+                f"{', '.join(changed)}; remove it to have it made again"
+            )
+        return transform.with_objects(objects)
+
+    def _order(self) -> dict[str, int]:
+        """What the order of the samples of a process depends on, beside the set."""
+        trainer = self.trainer
+        return {
+            "num_samples": len(self._datasets["train"]),
+            "batch_size": self.settings.batch_size,
+            "world_size": trainer.world_size if trainer else 1,
+            "seed": self.settings.seed,
+            "balance_classes": int(self.settings.balance_classes),
+        }
+
+    def _folder(self, kind: str, given: str | None = None) -> Path:
+        """Where the index or the objects lie: where the user says, or in the run's folder."""
+        chosen = self.index_folder if kind == "index" else given
+        if chosen is not None:
+            return Path(chosen)
         run_folder = Path(self.trainer.default_root_dir) if self.trainer else Path()
-        return run_folder / f"index-{self.version}"
+        return run_folder / f"{kind}-{self.version}"
