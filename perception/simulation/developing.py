@@ -11,11 +11,14 @@ _TAPS = 5
 
 
 @njit(cache=True, error_model="numpy")
-def pixel_ways(points: np.ndarray, owner: np.ndarray, ways: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+def pixel_ways(
+    rays: np.ndarray, distance_m: np.ndarray, owner: np.ndarray, ways: np.ndarray, intrinsics: np.ndarray
+) -> np.ndarray:
     """Computes how far points move in the picture while the shutter is open.
 
     Args:
-        points: (N, 3) camera frame, in the middle of the exposure.
+        rays: (N, 3) float32 unit vectors to the points in the middle of the exposure, camera frame.
+        distance_m: (N,) float32 along them; what is beyond 10 km counts as that far away.
         owner: (N,) what each point lies on: a row of `ways`, -1 for the last one.
         ways: (A + 1, 2, 4, 4) from the camera frame in the middle of the exposure to that at its beginning and end.
         intrinsics: (3, 3).
@@ -23,15 +26,15 @@ def pixel_ways(points: np.ndarray, owner: np.ndarray, ways: np.ndarray, intrinsi
     Returns:
         (N, 2) float32 pixels, u v, at most 40 either way.
     """
-    result = np.zeros((len(points), 2), np.float32)
+    result = np.zeros((len(rays), 2), np.float32)
     places = np.empty((2, 3))
-    for n in range(len(points)):
+    for n in range(len(rays)):
+        distance = min(distance_m[n], np.float32(1e4))
         for moment in range(2):
-            way = ways[owner[n], moment]
             for i in range(3):
-                places[moment, i] = way[i, 3]
+                places[moment, i] = ways[owner[n], moment, i, 3]
                 for j in range(3):
-                    places[moment, i] += way[i, j] * points[n, j]
+                    places[moment, i] += ways[owner[n], moment, i, j] * distance * rays[n, j]
         if places[0, 2] > 0.1 and places[1, 2] > 0.1:
             for i in range(2):
                 shift = places[1, i] / places[1, 2] - places[0, i] / places[0, 2]

@@ -30,12 +30,16 @@ class Motion(NamedTuple):
 
 
 class Shapes(NamedTuple):
-    """Per shape (S, 3): centre and half extents of its box in its frame, its place in the gallery; triangle ranges."""
+    """Per shape (S, 3): centre and half extents of its box in its frame, its place in the gallery; triangle ranges.
+
+    `reach_m` (S,) is the distance from a shape's origin that no part of it exceeds.
+    """
 
     centers: np.ndarray
     halves: np.ndarray
     slots: np.ndarray
     ends: np.ndarray
+    reach_m: np.ndarray
 
 
 class Surfaces(NamedTuple):
@@ -64,7 +68,7 @@ class Nearest(NamedTuple):
     num_static: int
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _pose(motion: Motion, actor: int, fraction: float, rotation: np.ndarray, position: np.ndarray) -> None:
     """Fills rotation (3, 3) and position (3,) of one actor at one time."""
     for i in range(3):
@@ -77,32 +81,32 @@ def _pose(motion: Motion, actor: int, fraction: float, rotation: np.ndarray, pos
             )
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _into(
-    rotation: np.ndarray, position: np.ndarray, ray: np.ndarray, origin: np.ndarray, direction: np.ndarray
+    rotation: np.ndarray, position: np.ndarray, rays: np.ndarray, n: int, origin: np.ndarray, direction: np.ndarray
 ) -> None:
-    """Fills origin and direction (3,) of a ray in the frame of an actor."""
-    x, y, z = ray[0] - position[0], ray[1] - position[1], ray[2] - position[2]
+    """Fills origin and direction (3,) of ray `n` in the frame of an actor."""
+    x, y, z = rays[n, 0] - position[0], rays[n, 1] - position[1], rays[n, 2] - position[2]
     for i in range(3):
         origin[i] = rotation[0, i] * x + rotation[1, i] * y + rotation[2, i] * z
-        direction[i] = rotation[0, i] * ray[3] + rotation[1, i] * ray[4] + rotation[2, i] * ray[5]
+        direction[i] = rotation[0, i] * rays[n, 3] + rotation[1, i] * rays[n, 4] + rotation[2, i] * rays[n, 5]
 
 
-@njit(cache=True, error_model="numpy")
-def _entry(origin: np.ndarray, direction: np.ndarray, center: np.ndarray, half: np.ndarray) -> float:
-    """Distance along a ray to a box (0 from inside), or -1 where it passes by."""
+@njit(cache=True, error_model="numpy", inline="always")
+def _entry(origin: np.ndarray, direction: np.ndarray, centers: np.ndarray, halves: np.ndarray, shape: int) -> float:
+    """Distance along a ray to a shape's box (0 from inside), or -1 where it passes by."""
     near, far = 0.0, np.inf
     for i in range(3):
         slope = direction[i] if abs(direction[i]) > 1e-12 else 1e-12
-        a = (center[i] - half[i] - _BOX_MARGIN_M - origin[i]) / slope
-        b = (center[i] + half[i] + _BOX_MARGIN_M - origin[i]) / slope
+        a = (centers[shape, i] - halves[shape, i] - _BOX_MARGIN_M - origin[i]) / slope
+        b = (centers[shape, i] + halves[shape, i] + _BOX_MARGIN_M - origin[i]) / slope
         near = max(near, min(a, b))
         far = min(far, max(a, b))
     return near if near <= far else -1.0
 
 
 @njit(cache=True, error_model="numpy")
-def _cones(rays: np.ndarray, limits_m: np.ndarray, size: int) -> np.ndarray:
+def _cones(rays: np.ndarray, limits_m: np.ndarray, size: int | np.int64) -> np.ndarray:
     """Cones around runs of `size` rays (B, 10): middle of the origins, their radius, axis, cosine and sine, longest."""
     num_runs = (len(rays) + size - 1) // size
     cones = np.zeros((num_runs, 10))
@@ -122,39 +126,42 @@ def _cones(rays: np.ndarray, limits_m: np.ndarray, size: int) -> np.ndarray:
                 along += rays[n, 3 + i] * cone[4 + i] / max(length, 1e-9)
                 away += (rays[n, i] - cone[i]) ** 2
             cosine, apart = min(cosine, along), max(apart, away)
-        cone[4:7] /= max(length, 1e-9)
+        for i in range(3):
+            cone[4 + i] /= max(length, 1e-9)
         cone[3], cone[7] = np.sqrt(apart) + 1e-3, max(cosine - 1e-5, -1.0)
         cone[8] = np.sqrt(1 - cone[7] ** 2)
     return cones
 
 
-@njit(cache=True, error_model="numpy")
-def _passes_by(cone: np.ndarray, center: np.ndarray, reach: float) -> bool:
-    """Whether no ray of a cone can come within `reach` of a centre."""
-    x, y, z = center[0] - cone[0], center[1] - cone[1], center[2] - cone[2]
-    distance, wide = np.sqrt(x * x + y * y + z * z), reach + cone[3]
+@njit(cache=True, error_model="numpy", inline="always")
+def _passes_by(cones: np.ndarray, b: int, spheres: np.ndarray, actor: int) -> bool:
+    """Whether no ray of a cone can come into an actor's sphere."""
+    x, y, z = spheres[actor, 0] - cones[b, 0], spheres[actor, 1] - cones[b, 1], spheres[actor, 2] - cones[b, 2]
+    distance, wide = np.sqrt(x * x + y * y + z * z), spheres[actor, 3] + cones[b, 3]
     if distance <= wide:
         return False
-    if distance - wide > cone[9]:
+    if distance - wide > cones[b, 9]:
         return True
-    if cone[7] < 0:
+    if cones[b, 7] < 0:
         return False  # wider than half of all directions
     # beyond the cone's half angle and the sphere's together; their sum stays below pi
     sine = wide / distance
-    outermost = cone[7] * np.sqrt(1 - sine * sine) - cone[8] * sine
-    return x * cone[4] + y * cone[5] + z * cone[6] < outermost * distance
+    outermost = cones[b, 7] * np.sqrt(1 - sine * sine) - cones[b, 8] * sine
+    return x * cones[b, 4] + y * cones[b, 5] + z * cones[b, 6] < outermost * distance
 
 
 @njit(cache=True, error_model="numpy")
-def _near(coarse: np.ndarray, fine: np.ndarray, center: np.ndarray, reach: float) -> list[int]:
-    """First rays of the runs of `_FINE` rays that may come within `reach` of a centre."""
-    ratio, found = _COARSE // _FINE, [0][:0]
-    for c in range(len(coarse)):
-        if not _passes_by(coarse[c], center, reach):
-            for b in range(c * ratio, min((c + 1) * ratio, len(fine))):
-                if not _passes_by(fine[b], center, reach):
-                    found.append(b * _FINE)
-    return found
+def _spheres(motion: Motion, shape_of: np.ndarray, shapes: Shapes) -> np.ndarray:
+    """(A, 4) middle and radius of a sphere around all that each actor touches on its way."""
+    spheres = np.empty((len(shape_of), 4))
+    for actor in range(len(shape_of)):
+        way = 0.0
+        for i in range(3):
+            step = motion.position_end[actor, i] - motion.position_start[actor, i]
+            spheres[actor, i] = motion.position_start[actor, i] + step / 2
+            way += step * step
+        spheres[actor, 3] = shapes.reach_m[shape_of[actor]] + np.sqrt(way) / 2
+    return spheres
 
 
 @njit(cache=True, error_model="numpy")
@@ -177,96 +184,71 @@ def meetings(
         shapes: `Shapes`.
 
     Returns:
-        `Meetings`, actor by actor.
+        `Meetings`, in any order.
     """
-    count = 0
-    ray_index, actor_index = np.empty(1024, np.int32), np.empty(1024, np.int32)
-    entries, local = np.empty(1024, np.float32), np.empty((1024, 6), np.float32)
+    count, ratio = 0, _COARSE // _FINE
+    met = Meetings(np.empty(1024, np.int32), np.empty(1024, np.int32), np.empty(1024, np.float32), _rows(1024))
     rotation, position = np.empty((3, 3)), np.empty(3)
     origin, direction = np.empty(3), np.empty(3)
-    coarse, fine = _cones(rays, limits_m, _COARSE), _cones(rays, limits_m, _FINE)
+    spheres = _spheres(motion, shape_of, shapes)
+    coarse, fine = _cones(rays, limits_m, np.int64(_COARSE)), _cones(rays, limits_m, np.int64(_FINE))
     for actor in range(len(shape_of)):
         shape = shape_of[actor]
-        center, half = shapes.centers[shape], shapes.halves[shape]
-        reach = np.float32(np.sqrt(np.sum(center**2)) + np.sqrt(np.sum(half**2)) + 0.01)
-        start = motion.position_start[actor].astype(np.float32)
-        step = (motion.position_end[actor] - motion.position_start[actor]).astype(np.float32)
-        middle, sweep = start + step / 2, reach + np.sqrt(np.sum(step**2)) / 2
-        still = np.all(motion.rotation_start[actor] == motion.rotation_end[actor]) and not np.any(step)
-        _pose(motion, actor, 0.0, rotation, position)
-        for first in _near(coarse, fine, middle, sweep):
-            for n in range(first, min(first + _FINE, len(rays))):
-                fraction = fractions[n]
-                x = start[0] + fraction * step[0] - rays[n, 0]
-                y = start[1] + fraction * step[1] - rays[n, 1]
-                z = start[2] + fraction * step[2] - rays[n, 2]
-                along = x * rays[n, 3] + y * rays[n, 4] + z * rays[n, 5]
-                aside = x * x + y * y + z * z - along * along
-                if aside > reach * reach or along < -reach or along - reach > limits_m[n]:
+        reach = np.float32(shapes.reach_m[shape])
+        for c in range(len(coarse)):
+            if _passes_by(coarse, c, spheres, actor):
+                continue
+            for b in range(c * ratio, min((c + 1) * ratio, len(fine))):
+                if _passes_by(fine, b, spheres, actor):
                     continue
-                if not still:
-                    _pose(motion, actor, fraction, rotation, position)
-                _into(rotation, position, rays[n], origin, direction)
-                entry = _entry(origin, direction, center, half)
-                if entry < 0 or entry > limits_m[n]:
-                    continue
-                if count == len(ray_index):
-                    ray_index, actor_index = _grown(ray_index), _grown(actor_index)
-                    entries, local = _grown(entries), _grown_rows(local)
-                ray_index[count], actor_index[count], entries[count] = n, actor, entry
-                for i in range(3):
-                    local[count, i] = origin[i] + entry * direction[i] + shapes.slots[shape, i]
-                    local[count, 3 + i] = direction[i]
-                count += 1
-    return Meetings(ray_index[:count], actor_index[:count], entries[:count], local[:count])
+                for n in range(b * _FINE, min((b + 1) * _FINE, len(rays))):
+                    if not _comes_near(rays, n, limits_m[n], fractions[n], motion, actor, reach):
+                        continue
+                    _pose(motion, actor, fractions[n], rotation, position)
+                    _into(rotation, position, rays, n, origin, direction)
+                    entry = _entry(origin, direction, shapes.centers, shapes.halves, shape)
+                    if entry < 0 or entry > limits_m[n]:
+                        continue
+                    if count == len(met.ray):
+                        met = _grown(met)
+                    met.ray[count], met.actor[count], met.entry_m[count] = n, actor, entry
+                    for i in range(3):
+                        met.local[count, i] = origin[i] + entry * direction[i] + shapes.slots[shape, i]
+                        met.local[count, 3 + i] = direction[i]
+                    count += 1
+    return Meetings(met.ray[:count], met.actor[:count], met.entry_m[:count], met.local[:count])
 
 
-@njit(cache=True, error_model="numpy")
-def own_meetings(
-    rays: np.ndarray, actors: np.ndarray, motion: Motion, shape_of: np.ndarray, shapes: Shapes
-) -> Meetings:
-    """Lists the rays that enter the box of the one actor that each is meant for; arguments as in `meetings`.
-
-    Args:
-        rays: (N, 6) float32.
-        actors: (N,) int32.
-        motion: of the A actors, at its start.
-        shape_of: (A,) int32.
-        shapes: `Shapes`.
-
-    Returns:
-        `Meetings` in the order of the rays.
-    """
-    count = 0
-    ray_index, actor_index = np.empty(len(rays), np.int32), np.empty(len(rays), np.int32)
-    entries, local = np.empty(len(rays), np.float32), np.empty((len(rays), 6), np.float32)
-    origin, direction = np.empty(3), np.empty(3)
-    for n in range(len(rays)):
-        actor = actors[n]
-        shape = shape_of[actor]
-        _into(motion.rotation_start[actor], motion.position_start[actor], rays[n], origin, direction)
-        entry = _entry(origin, direction, shapes.centers[shape], shapes.halves[shape])
-        if entry < 0:
-            continue
-        ray_index[count], actor_index[count], entries[count] = n, actor, entry
-        for i in range(3):
-            local[count, i] = origin[i] + entry * direction[i] + shapes.slots[shape, i]
-            local[count, 3 + i] = direction[i]
-        count += 1
-    return Meetings(ray_index[:count], actor_index[:count], entries[:count], local[:count])
+@njit(cache=True, error_model="numpy", inline="always")
+def _comes_near(
+    rays: np.ndarray, n: int, limit_m: float, fraction: float, motion: Motion, actor: int, reach: float | np.float32
+) -> bool | np.bool_:
+    """Whether a ray comes as close to an actor's origin as its shape reaches before it ends; in float32."""
+    along, away = np.float32(0), np.float32(0)
+    for i in range(3):
+        start = motion.position_start[actor, i]
+        offset = np.float32(start + fraction * (motion.position_end[actor, i] - start) - rays[n, i])
+        along += offset * rays[n, 3 + i]
+        away += offset * offset
+    return away - along * along <= reach * reach and -reach <= along <= limit_m + reach
 
 
 @njit(cache=True)
-def _grown(values: np.ndarray) -> np.ndarray:
-    larger = np.empty(2 * len(values), values.dtype)
-    larger[: len(values)] = values
-    return larger
+def _rows(count: int) -> np.ndarray:
+    return np.empty((count, 6), np.float32)
 
 
 @njit(cache=True)
-def _grown_rows(rows: np.ndarray) -> np.ndarray:
-    larger = np.empty((2 * len(rows), rows.shape[1]), rows.dtype)
-    larger[: len(rows)] = rows
+def _grown(met: Meetings) -> Meetings:
+    """The same with twice the room."""
+    count = len(met.ray)
+    larger = Meetings(
+        np.empty(2 * count, np.int32), np.empty(2 * count, np.int32), np.empty(2 * count, np.float32), _rows(2 * count)
+    )
+    for n in range(count):
+        larger.ray[n], larger.actor[n], larger.entry_m[n] = met.ray[n], met.actor[n], met.entry_m[n]
+        for i in range(6):
+            larger.local[n, i] = met.local[n, i]
     return larger
 
 
@@ -349,7 +331,8 @@ def describe(
         for i in range(3):
             world[i] = rays[n, i] + nearest.distance_m[n] * rays[n, 3 + i]
         if owner < 0:
-            place[n], normal[n] = world, flat
+            for i in range(3):
+                place[n, i], normal[n, i] = world[i], flat[i]
         else:
             _pose(motion, owner, fractions[n], rotation, position)
             for i in range(3):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import open3d
 
-from perception.simulation import ray_kernels
+from perception.simulation import raster, ray_kernels
 from perception.simulation.materials import MATERIALS
 from perception.simulation.mesh import Mesh, merge
 
@@ -83,6 +83,10 @@ class Hits(NamedTuple):
         """(N,) bool: whether anything was hit."""
         return self.distance_m < np.inf
 
+    def at(self, rows: np.ndarray) -> Hits:
+        """Some of the hits (K,)."""
+        return Hits(*(values[rows] for values in self))
+
 
 class RayScene:
     """Surfaces that rays can be cast against.
@@ -106,6 +110,7 @@ class RayScene:
             halves=np.ascontiguousarray(bounds[:, 1]),
             slots=_slots(bounds),
             ends=np.cumsum([0, *(shape.num_triangles for shape in shapes)]),
+            reach_m=np.linalg.norm(bounds, axis=2).sum(axis=1) + 0.01,
         )
         hung = [
             replace(shape, vertices=shape.vertices + slot)
@@ -113,6 +118,9 @@ class RayScene:
         ]
         gallery = merge(hung)
         self._gallery = _ray_scene(gallery.vertices, gallery.triangles)
+        self._static_corners = (static.corners - self.origin_m).astype(np.float32)  # (T, 3, 3)
+        self._blocks = raster.block_spheres(self._static_corners)
+        self._shape_corners = np.concatenate([np.zeros((0, 3, 3), np.float32), *(shape.corners for shape in shapes)])
         meshes = [static, *shapes]
         self._surfaces = ray_kernels.Surfaces(
             np.concatenate([mesh.materials for mesh in meshes]),
@@ -157,6 +165,18 @@ class RayScene:
         motion = self._motion(actors)
         met, hit_m, hit_triangle = self._cast_actors(rays, nearest.distance_m, times, actors, motion)
         ray_kernels.keep_nearest(met, hit_m, hit_triangle, actors.shapes, self._shapes.ends, nearest)
+        return self._described(rays, times, actors, motion, nearest, crowns)
+
+    def _described(
+        self,
+        rays: np.ndarray,
+        times: np.ndarray,
+        actors: ActorPoses,
+        motion: ray_kernels.Motion,
+        nearest: ray_kernels.Nearest,
+        crowns: int,
+    ) -> Hits:
+        """The hits with what is known of their surfaces; rays that pass between leaves go on `crowns` times."""
         described = ray_kernels.describe(rays, times, nearest, motion, self._surfaces)
         hits = Hits(nearest.distance_m, nearest.actor, *described)
         if crowns:
@@ -207,34 +227,48 @@ class RayScene:
         ray_kernels.mark_occluded(met, hit_m, hit_triangle, actors.shapes, self._shapes.ends, lengths, blocked)
         return blocked
 
-    def meets(self, actors: ActorPoses, rows: np.ndarray, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Says which rays would meet one actor each if nothing else were there.
+    def view(
+        self,
+        camera2world: np.ndarray,
+        lens: raster.Lens,
+        directions: np.ndarray,
+        actors: ActorPoses,
+        pixels: np.ndarray | None = None,
+    ) -> tuple[Hits, np.ndarray]:
+        """Finds what a pinhole camera sees: the same as `cast` along the rays through its pixels' middles, but faster.
 
         Args:
-            actors: where they are, at the start of their span.
-            rows: (N,) int32, the actor that each ray is meant for.
-            origins: (N, 3) or (3,), world coordinates, metres.
-            directions: (N, 3) unit vectors, world axes.
+            camera2world: (4, 4) pose; x right, y down, z forward.
+            lens: of the picture, H rows of W pixels.
+            directions: (N, 3) unit vectors through the middles of `pixels`, world axes.
+            actors: what moves, at the start of its span.
+            pixels: (N,) which pixels are wanted, counted row by row; all H * W where None.
 
         Returns:
-            (N,) bool.
+            N hits, and (A,) int64 in how many pixels each actor would be seen if nothing else were there.
 
         Raises:
             ValueError: the shapes do not fit.
         """
-        rays, result = self._rays("meets", origins, directions), np.zeros(len(directions), bool)
-        met = ray_kernels.own_meetings(rays, rows, self._motion(actors), actors.shapes, self._shapes)
-        hit_m, hit_triangle = self._cast_gallery(met)
-        limits_m = np.full(len(rays), np.inf, np.float32)
-        ray_kernels.mark_occluded(met, hit_m, hit_triangle, actors.shapes, self._shapes.ends, limits_m, result)
-        return result
-
-    def corners(self, actors: ActorPoses) -> np.ndarray:
-        """(A, 8, 3) world corners of the boxes around the actors' meshes, at the start of their span."""
-        signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij"), axis=-1).reshape(8, 3)
-        centers, halves = self._shapes.centers[actors.shapes], self._shapes.halves[actors.shapes]  # (A, 3)
-        local = centers[:, None] + signs * halves[:, None]  # (A, 8, 3)
-        return local @ actors.start[:, :3, :3].transpose(0, 2, 1) + actors.start[:, None, :3, 3]
+        rays = self._rays("view", camera2world[:3, 3], directions)
+        count = lens.height * lens.width if pixels is None else len(pixels)
+        if len(rays) != count:
+            raise ValueError(f"view: directions must be ({count}, 3), got {directions.shape}")
+        rotation = np.ascontiguousarray(camera2world[:3, :3].T)
+        position = -rotation @ (camera2world[:3, 3] - self.origin_m)
+        seen, motion = raster.Seen.nothing(lens.height, lens.width, len(actors)), self._motion(actors)
+        raster.draw_static(self._static_corners, self._blocks, rotation, position, lens, seen)
+        raster.draw_actors(
+            self._shape_corners, self._shapes, actors.shapes, motion, self._num_static, rotation, position, lens, seen
+        )
+        found = (values.ravel() if pixels is None else values.ravel()[pixels] for values in seen[:3])  # (N,) each
+        inverse_m, triangle, actor = found
+        forward = rays[:, 3:] @ rotation[2].astype(np.float32)  # (N,)
+        with np.errstate(divide="ignore"):
+            distance = 1 / (inverse_m * forward)
+        nearest = ray_kernels.Nearest(distance, triangle, actor, self._num_static)
+        times = np.zeros(len(rays), np.float32)
+        return self._described(rays, times, actors, motion, nearest, _MAX_CROWNS), seen.covered
 
     def _rays(self, function: str, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
         if directions.ndim != 2 or directions.shape[1] != 3:

@@ -28,7 +28,7 @@ class Appearance(NamedTuple):
         return cls(*(np.ascontiguousarray(materials[name]) for name in cls._fields))
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _surface(mesh_normal: np.ndarray, position: np.ndarray) -> tuple[float, float]:
     """Level and upward coordinate of a place on its surface."""
     if abs(mesh_normal[2]) > 0.7:
@@ -50,7 +50,7 @@ def mirrored(directions: np.ndarray, normals: np.ndarray) -> np.ndarray:
     return result
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _guessed_reflection(ray: np.ndarray, normal: np.ndarray, light: Light, rgb: np.ndarray) -> None:
     """Fills `rgb` with what a mirror is likely to show: sky above, something dim below."""
     cosine = -(ray[0] * normal[0] + ray[1] * normal[1] + ray[2] * normal[2])
@@ -62,7 +62,7 @@ def _guessed_reflection(ray: np.ndarray, normal: np.ndarray, light: Light, rgb: 
         rgb[i] = min(ground + open_share * (rgb[i] - ground), 2.0)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _ruffled(position: np.ndarray, normal: np.ndarray, mesh_normal: np.ndarray, scale_m: float) -> tuple[float, float]:
     """Shade of a spot of foliage in the sun and under the sky: leaves face every way."""
     u, v = _surface(mesh_normal, position)
@@ -71,7 +71,7 @@ def _ruffled(position: np.ndarray, normal: np.ndarray, mesh_normal: np.ndarray, 
     return 0.35 + 0.65 * min(max(0.5 + 0.6 * lean, 0.0), 1.0), 0.65 + 0.35 * depth + 0.1 * normal[2]
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _albedo_factor(pattern: int, contrast: float, shade: float) -> float:
     """What a texture's shade does to the albedo; frames of curtain walls are far lighter than the glass."""
     if pattern == WINDOWS and shade > 1.0:
@@ -79,7 +79,7 @@ def _albedo_factor(pattern: int, contrast: float, shade: float) -> float:
     return max(1.0 + contrast * shade, 0.12)
 
 
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _share_of_light(
     hits: Hits, n: int, pattern: int, scale_m: float, lit: bool, clear: float, light: Light
 ) -> tuple[float, float]:

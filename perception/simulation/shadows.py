@@ -1,10 +1,11 @@
-"""Where light reaches: shadows of the sun, how much sky is open, and which pixels show more than one surface."""
+"""Where light reaches: shadows of the sun, and how much sky is open."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
+from perception.simulation.edges import differ
 from perception.simulation.light import Light
 from perception.simulation.rays import ActorPoses, Hits, RayScene
 
@@ -15,7 +16,13 @@ _SHADOW_GAP_M = 2e-3
 
 
 def sunlit(
-    scene: RayScene, hits: Hits, origin_m: np.ndarray, directions: np.ndarray, light: Light, actors: ActorPoses
+    scene: RayScene,
+    hits: Hits,
+    origin_m: np.ndarray,
+    directions: np.ndarray,
+    light: Light,
+    actors: ActorPoses,
+    width_px: int = 0,
 ) -> np.ndarray:
     """Finds which hits the sun reaches.
 
@@ -26,16 +33,53 @@ def sunlit(
         directions: (N, 3) where they went.
         light: the sun.
         actors: what moves and casts shadows too.
+        width_px: of the picture if the hits are its pixels, row by row: then every other pixel asks its neighbours
+            first, and only where they disagree or lie on another surface sends a ray of its own.
 
     Returns:
         (N,) bool; False where nothing was hit or the surface faces away.
     """
     lit = hits.found & (hits.normal @ light.to_sun > 0)  # (N,)
-    chosen = np.nonzero(lit)[0]  # (K,)
-    to_sun = np.broadcast_to(light.to_sun, (len(chosen), 3))
-    endless = np.full(len(chosen), np.inf, np.float32)
-    lit[chosen] = ~scene.occluded(lifted(hits, origin_m, directions, chosen), to_sun, endless, actors)
+
+    def ask(chosen: np.ndarray) -> None:
+        """Sends rays from hits (K,) to the sun."""
+        to_sun = np.broadcast_to(light.to_sun, (len(chosen), 3))
+        endless = np.full(len(chosen), np.inf, np.float32)
+        lit[chosen] = ~scene.occluded(lifted(hits, origin_m, directions, chosen), to_sun, endless, actors)
+
+    if not width_px:
+        ask(np.nonzero(lit)[0])
+        return lit
+    index, facing = np.arange(len(lit)), lit.copy()
+    even = (index // width_px + index % width_px) % 2 == 0  # a chequerboard
+    ask(np.nonzero(facing & even)[0])
+    ask(_unsettled(hits, facing, lit, width_px))
     return lit
+
+
+@njit(cache=True, error_model="numpy")
+def _unsettled(hits: Hits, facing: np.ndarray, lit: np.ndarray, width_px: int) -> np.ndarray:
+    """Settles the odd pixels of a chequerboard in `lit` whose neighbours are of one mind; returns the others (K,)."""
+    height, count = len(lit) // width_px, 0
+    left = np.empty(len(lit), np.int64)
+    for r in range(height):
+        for c in range((r + 1) % 2, width_px, 2):
+            n = r * width_px + c
+            if not facing[n]:
+                continue
+            first = n - 1 if c > 0 else n - width_px
+            settled = True
+            for side in range(4):
+                i, j = r + (side == 2) - (side == 3), c + (side == 0) - (side == 1)
+                m = i * width_px + j
+                if settled and 0 <= i < height and 0 <= j < width_px:
+                    settled = facing[m] and lit[m] == lit[first] and not differ(hits, n, hits, m)
+            if settled:
+                lit[n] = lit[first]
+            else:
+                left[count] = n
+                count += 1
+    return left[:count]
 
 
 @njit(cache=True, error_model="numpy")
@@ -130,46 +174,4 @@ def _shared(clear: np.ndarray, distance: np.ndarray, normal: np.ndarray) -> np.n
                         total += clear[i, j]
                         weight += 1.0
             result[r, c] = total / weight if weight > 0 else 0.8
-    return result
-
-
-@njit(cache=True, error_model="numpy")
-def _differ(hits: Hits, n: int, m: int) -> bool:
-    """Whether two hits lie on different surfaces."""
-    here, there = hits.distance_m[n], hits.distance_m[m]
-    if not here < np.inf or not there < np.inf:
-        return (here < np.inf) != (there < np.inf)
-    if hits.material[n] != hits.material[m] or hits.actor[n] != hits.actor[m]:
-        return True
-    same = 0.0
-    for i in range(3):
-        same += hits.normal[n, i] * hits.normal[m, i]
-    return same < 0.95 or (abs(here - there) > 0.1 * here and hits.normal[n, 2] < 0.9)
-
-
-@njit(cache=True, error_model="numpy")
-def edges(hits: Hits, picture: np.ndarray, width_px: int, step: float) -> np.ndarray:
-    """Finds the pixels that show more than one surface and a step in brightness.
-
-    Args:
-        hits: (H * W,) one per pixel, row by row.
-        picture: (H * W, 3) light.
-        width_px: of the picture.
-        step: how much neighbours must differ, as a share of their sum.
-
-    Returns:
-        (H * W,) bool.
-    """
-    count = len(picture)
-    result = np.zeros(count, np.bool_)
-    for n in range(count):
-        for m in (n + 1 if (n + 1) % width_px else count, n + width_px):
-            if m >= count or (result[n] and result[m]):
-                continue
-            gap, total = 0.0, 0.02
-            for i in range(3):
-                gap = max(gap, abs(picture[n, i] - picture[m, i]))
-                total = max(total, picture[n, i] + picture[m, i])
-            if gap > step * total and _differ(hits, n, m):
-                result[n], result[m] = True, True
     return result

@@ -23,7 +23,7 @@ def cell_hash(i: int, j: int, salt: int) -> float:
     return float(np.uint32(h ^ (h >> np.uint32(15)))) / 4294967296.0
 
 
-@njit(cache=True)
+@njit("float64(float64, float64, int64)", cache=True)  # one for all types and constants
 def smooth_noise(u: float, v: float, salt: int) -> float:
     """Value noise in [-1, 1] with features about one unit wide."""
     fu, fv = np.floor(u), np.floor(v)

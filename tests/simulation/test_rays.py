@@ -9,6 +9,7 @@ pytest.importorskip("numba", reason="numba compiles the loops around them")
 from perception.formats.classes import POINT_CATEGORIES
 from perception.simulation.materials import material_index
 from perception.simulation.mesh import Mesh, cuboid, merge, moved, paint, quads
+from perception.simulation.raster import Lens
 from perception.simulation.rays import STATIC, ActorPoses, RayScene
 
 FAR_FROM_ZERO_M = np.array([1200.0, 800.0, 0.0])
@@ -102,6 +103,39 @@ def test_a_hundred_actors_give_what_one_mesh_of_them_gives() -> None:
     assert (moving.semantic == still.semantic)[agree].mean() > 0.999
 
 
+@pytest.mark.parametrize("yaw_rad", [0.0, 0.7, 2.9])
+def test_a_view_is_what_rays_through_the_pixels_meet(yaw_rad: float) -> None:
+    rng = np.random.default_rng(4)
+    blocks = [cuboid(rng.uniform(0.2, 9.0, 3), WALL, far(*rng.uniform(-60, 60, 2), 2.0)) for _ in range(60)]
+    shapes = [cuboid(rng.uniform(0.3, 3.0, 3), CAR) for _ in range(40)]
+    poses = np.stack([pose(*rng.uniform(-30, 30, 2), rng.uniform(0, 3), rng.uniform(-3, 3)) for _ in shapes])
+    scene, actors = RayScene(merge([ground(), *blocks]), shapes), ActorPoses.still(np.arange(40, dtype=np.int32), poses)
+    camera2world = pose(0.3, 0.2, 1.7, yaw_rad)
+    camera2world[:3, :3] = camera2world[:3, :3] @ np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    lens = Lens(focal_u=70.0, focal_v=66.0, principal_u=61.2, principal_v=40.7, height=80, width=120)
+    v, u = np.mgrid[:80, :120].reshape(2, -1)
+    local = np.column_stack(((u - 61.2) / 70.0, (v - 40.7) / 66.0, np.ones(len(u))))
+    directions = (local / np.linalg.norm(local, axis=1, keepdims=True)) @ camera2world[:3, :3].T
+    seen, covered = scene.view(camera2world, lens, directions, actors)
+    cast = scene.cast(camera2world[:3, 3], directions, actors)
+    agree = (
+        np.isclose(seen.distance_m, cast.distance_m, rtol=1e-4, atol=1e-3) | (seen.found == cast.found) & ~seen.found
+    )
+    assert agree.mean() > 0.999  # the rest graze an edge
+    for one, other in zip(seen, cast, strict=True):
+        both = agree & seen.found
+        assert np.isclose(one[both], other[both], rtol=1e-4, atol=2e-3).mean() > 0.998
+    for row in np.flatnonzero(covered):
+        alone = ActorPoses.still(actors.shapes[[row]], poses[[row]])
+        met = (scene.cast(camera2world[:3, 3], directions, alone).actor == 0).sum()
+        assert covered[row] >= met - 2  # hidden by what stands still
+        bare = RayScene(ground(0.01), shapes).cast(camera2world[:3, 3], directions, alone)
+        assert abs(covered[row] - (bare.actor == 0).sum()) <= 2
+    wanted = np.array([7, 4000, 9599])
+    some, _ = scene.view(camera2world, lens, directions[wanted], actors, wanted)
+    np.testing.assert_array_equal(some.distance_m, seen.distance_m[wanted])
+
+
 def test_each_ray_sees_the_actor_at_its_own_time() -> None:
     scene = RayScene(ground(), [cuboid((2, 2, 2), CAR)])
     actors = ActorPoses(np.zeros(1, np.int32), pose(10, 0, 1)[None], pose(14, 0, 1)[None])
@@ -137,3 +171,5 @@ def test_wrong_shapes_are_named() -> None:
         scene.cast(np.zeros((4, 3)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"cast: fractions must be \(5,\), got \(4,\)"):
         scene.cast(np.zeros(3), random_directions(5), None, np.zeros(4))
+    with pytest.raises(ValueError, match=r"view: directions must be \(6, 3\), got \(5, 3\)"):
+        scene.view(np.eye(4), Lens(1.0, 1.0, 0.0, 0.0, 2, 3), random_directions(5), ActorPoses.none())

@@ -7,12 +7,13 @@ pytest.importorskip("open3d", reason="open3d casts the rays")
 pytest.importorskip("numba", reason="numba compiles the loops around them")
 
 from perception.simulation.developing import develop, expose, smear
+from perception.simulation.edges import borrow, edges
 from perception.simulation.light import Light, draw_light, sky_colour
 from perception.simulation.materials import Pattern, material_index
 from perception.simulation.mesh import cuboid, merge, paint
 from perception.simulation.rays import ActorPoses, RayScene
 from perception.simulation.shading import mirrored
-from perception.simulation.shadows import edges, hemisphere_directions, open_sky, sunlit
+from perception.simulation.shadows import hemisphere_directions, open_sky, sunlit
 from perception.simulation.textures import smooth_noise, texture
 from tests.simulation.tiny_world import START_M, ground
 
@@ -47,6 +48,36 @@ def test_a_box_throws_its_shadow_away_from_the_sun() -> None:
     assert not lit[behind].any()
     assert lit[before].all()
     assert lit[(place[:, 2] > 1.99) & (np.abs(place[:, :2]) < 0.45).all(axis=1)].all()  # its top
+
+
+def test_neighbours_settle_nearly_all_shadows_and_the_same_ones() -> None:
+    things = [
+        cuboid((0.2, 0.2, 2.0), paint("steel"), START_M + np.array([x, y, 1.0])) for x in (-2, 0, 2) for y in (-1, 2)
+    ]
+    scene = RayScene(merge([ground(), *things]))
+    eye, directions = looking_down(96)
+    hits = scene.cast(eye, directions)
+    light = sun_from(1, 0.4, 0.7)
+    every = sunlit(scene, hits, eye, directions, light, NOBODY)
+    asked = sunlit(scene, hits, eye, directions, light, NOBODY, width_px=96)
+    assert 0.02 < 1 - every.mean() < 0.5
+    assert (every != asked).mean() < 2e-3
+
+
+def test_light_is_borrowed_from_the_same_surface_alone() -> None:
+    box = cuboid((1.0, 1.0, 1.0), paint("steel"), START_M + np.array([0, 0, 0.5]))
+    ball = cuboid((0.02, 0.02, 0.02), paint("car_red"), START_M + np.array([0.03, 0.02, 3.0]))  # between the pixels
+    scene = RayScene(merge([ground(), box, ball]))
+    eye, directions = looking_down(16)
+    hits = scene.cast(eye, directions)
+    picture = np.where(hits.material == material_index("steel"), 0.5, 0.1)[:, None] * np.ones(3, np.float32)
+    pixels = np.arange(len(hits.distance_m))
+    towards = np.concatenate((directions[:-1], (ball.vertices.mean(axis=0) - eye)[None])).astype(np.float32)
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    found, light = scene.cast(eye, towards), np.full((256, 3), np.nan, np.float32)
+    left = borrow(found, pixels, hits, picture.astype(np.float32), 16, light)
+    assert left.tolist() == [255]
+    np.testing.assert_allclose(light[:255], picture[:255])
 
 
 def test_directions_are_spread_by_the_cosine_around_the_normal() -> None:

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 
 from perception.simulation.developing import develop, expose, pixel_ways, smear
-from perception.simulation.rays import ActorPoses, Hits
-from perception.simulation.rendering import Instant
+from perception.simulation.raster import Lens
+from perception.simulation.rays import Hits
+from perception.simulation.rendering import Instant, View
 from perception.simulation.sensors.base import Surroundings
-from perception.simulation.sensors.silhouettes import count_unoccluded
 from perception.simulation.shading import Appearance
 
 
@@ -71,17 +71,23 @@ class Camera:
 
     @cached_property
     def _rays(self) -> np.ndarray:
-        """(H * W, 3) float64 unit rays of the pixels' middles, camera frame."""
+        """(H * W, 3) float32 unit rays of the pixels' middles, camera frame."""
         height, width = self.image_size_px
         v, u = np.mgrid[:height, :width]
         return self._unproject(np.stack([u, v], axis=-1).reshape(-1, 2).astype(np.float64))
 
+    @cached_property
+    def _lens(self) -> Lens:
+        (focal_u, _, u), (_, focal_v, v), _ = self.intrinsics.tolist()
+        return Lens(focal_u, focal_v, u, v, *self.image_size_px)
+
     def _unproject(self, pixels: np.ndarray) -> np.ndarray:
-        """Unit rays (N, 3), camera frame, of pixels (N, 2); in numpy, since torch would take every core."""
+        """Unit rays (N, 3) float32, camera frame, of pixels (N, 2); in numpy, since torch would take every core."""
         focal, principal = self.intrinsics[[0, 1], [0, 1]], self.intrinsics[:2, 2]
-        rays = np.ones((len(pixels), 3))
+        rays = np.ones((len(pixels), 3), np.float32)
         rays[:, :2] = (pixels - principal) / focal
-        return rays / np.sqrt((rays * rays).sum(axis=1, keepdims=True))
+        rays *= 1 / np.sqrt(1 + rays[:, :1] ** 2 + rays[:, 1:2] ** 2)
+        return rays
 
     def capture(self, surroundings: Surroundings, t_us: int) -> CameraRecording:
         """Takes a picture.
@@ -96,24 +102,27 @@ class Camera:
         height, width = self.image_size_px
         motion, ego2global = surroundings.motion, surroundings.motion.ego2global(t_us)
         camera2global = ego2global @ self.sensor2ego
-        instant = Instant(
-            surroundings.rays, surroundings.actors(t_us), surroundings.light, Appearance.of(surroundings.materials)
-        )
-        hits, picture = instant.picture(
-            eye_m=camera2global[:3, 3],
-            directions=_turned(camera2global, self._rays),
-            width_px=width,
-            pixel_rad=1 / float(self.intrinsics[0, 0]),
-            between=(lambda pixels: _turned(camera2global, self._unproject(pixels))) if self.smooth_edges else None,
-        )
+        rays, actors = surroundings.rays, surroundings.actors(t_us)
+        directions = _turned(camera2global, self._rays)
+        hits, unoccluded = rays.view(camera2global, self._lens, directions, actors)
+
+        def between(pixels: np.ndarray, offset: tuple[float, float]) -> tuple[np.ndarray, Hits]:
+            """Rays through pixels (E,), off their middles, and what they meet."""
+            places = np.stack([pixels % width, pixels // width], axis=-1) + offset  # (E, 2)
+            aside, lens = _turned(camera2global, self._unproject(places)), self._lens
+            lens = lens._replace(principal_u=lens.principal_u - offset[0], principal_v=lens.principal_v - offset[1])
+            return aside, rays.view(camera2global, lens, aside, actors, pixels)[0]
+
+        instant = Instant(rays, actors, surroundings.light, Appearance.of(surroundings.materials))
+        view = View(camera2global[:3, 3], directions, width, 1 / float(self.intrinsics[0, 0]))
+        picture = instant.picture(view, hits, between if self.smooth_edges else None)
         if self.motion_blur:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us))
         noise = surroundings.rng(self.channel, t_us).standard_normal((height, width, 3), dtype=np.float32)
         image = develop(picture, expose(picture, surroundings.light), noise)
         actor = surroundings.known(hits.actor, t_us)
-        bodies = ActorPoses.still(motion.actor_shapes(t_us), motion.actor2global(t_us))
-        visible = np.bincount(actor[actor >= 0], minlength=len(bodies))  # (A,)
-        silhouettes = count_unoccluded(surroundings.rays, bodies, camera2global, self.intrinsics, self.image_size_px)
+        num_actors = len(motion.actor_shapes(t_us))
+        visible = np.bincount(actor[actor >= 0], minlength=num_actors)  # (A,)
         return CameraRecording(
             t_us=t_us,
             ego2global=ego2global,
@@ -123,7 +132,7 @@ class Camera:
             distance_m=hits.distance_m.reshape(height, width),
             semantic=np.where(hits.found, hits.semantic, 0).reshape(height, width),
             visible_px=visible,
-            unoccluded_px=np.maximum(visible, silhouettes),
+            unoccluded_px=unoccluded[:num_actors],
         )
 
     def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
@@ -137,8 +146,7 @@ class Camera:
             global2camera = np.linalg.inv(motion.ego2global(moment_us) @ self.sensor2ego)
             objects = np.concatenate([motion.actor2global(moment_us), identity])
             ways.append(global2camera @ objects @ at_rest @ camera2global)
-        points = self._rays * np.minimum(hits.distance_m, 1e4)[:, None]  # (H * W, 3)
-        pixels = pixel_ways(points, owner, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
+        pixels = pixel_ways(self._rays, hits.distance_m, owner, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
         return pixels.reshape(*self.image_size_px, 2)
 
 
@@ -152,7 +160,7 @@ def _inverse(a2b: np.ndarray) -> np.ndarray:
 
 def _turned(camera2global: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(N, 3) float32 world directions of rays in the camera frame."""
-    return (rays @ camera2global[:3, :3].T).astype(np.float32)
+    return rays @ camera2global[:3, :3].T.astype(np.float32)
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:
