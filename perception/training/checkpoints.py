@@ -139,7 +139,8 @@ class StepCheckpoint(Checkpoint):
             trainer: the trainer.
             pl_module: the module.
         """
-        self._write_if_due(trainer)
+        if trainer.is_last_batch:  # a run may end within an epoch
+            self._write_if_due(trainer)
 
     def _write_if_due(self, trainer: Trainer) -> None:
         step = trainer.global_step

@@ -1,13 +1,17 @@
 """The command line in processes of its own: it changes what the parser of the whole process may import."""
 
 import copy
+import hashlib
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 import yaml
+from safetensors import safe_open
 
+from perception.formats.classes import DETECTION_CLASSES
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.config import build_detector, load_config
 from tests.tiny_config import tiny_config, write_config
@@ -63,6 +67,12 @@ def answers(dataroot, tmp_path_factory):
         "model": {"init_args": {"detector": {"init_args": {"fuser": {"init_args": {"out_channels": {"main": 16}}}}}}}
     }
     write_config(folder / "overlay.yaml", overlay)
+    part = ["--config", good, "--out-dir", str(folder / "parts"), "--resume=last"]
+    part += ["--trainer.enable_checkpointing=true", "--trainer.limit_val_batches=0"]
+    part += [
+        "--trainer.callbacks+=perception.training.checkpoints.StepCheckpoint",
+        "--trainer.callbacks.every_n_steps=1",
+    ]
     system = f"touch {folder}/owned"
     cases = {
         "good": [
@@ -74,6 +84,8 @@ def answers(dataroot, tmp_path_factory):
             "--data.loader.repeats=1",
         ],
         "again": ["--config", str(folder / "out" / "config.yaml"), "--out-dir", str(folder / "again")],
+        "first part": [*part, "--trainer.max_steps=1"],
+        "second part": [*part, "--trainer.max_steps=2"],
         "overlay": ["--config", good, "--config", str(folder / "overlay.yaml"), "--out-dir", str(folder / "other")],
         "unknown argument": spoiled("argument", init_args={**head["init_args"], "shard_channels": 8}),
         "unknown class": spoiled("class", class_path="perception.models.heads.centerpoint.CenterPontHead"),
@@ -109,6 +121,41 @@ def test_a_saved_config_trains_again_to_the_same_weights(answers):
     load_weights(second, folder / "again" / "weights.safetensors")
     pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     assert all(one.equal(other) for one, other in pairs)
+
+
+def test_the_same_command_starts_a_run_and_goes_on_with_it(answers):
+    folder, said = answers
+    assert said["first part"] == said["second part"] == "trained"
+    names = {path.name for path in (folder / "parts" / "checkpoints").iterdir()}
+    steps = ("step-00000001.ckpt", "step-00000002.ckpt")
+    assert names == {f"{step}{ending}" for step in steps for ending in ("", ".md", ".sha256")}
+    for name in ("metrics.1.csv", "metrics.csv"):  # the logger would have removed the first
+        assert len((folder / "parts" / name).read_text().splitlines()) == 2
+    assert len(list((folder / "parts" / "tensorboard").glob("events.out.tfevents.*"))) == 2
+    card = (folder / "parts" / "weights.safetensors.md").read_text()
+    assert card.count("--trainer.max_steps=1") == card.count("--trainer.max_steps=2") > 0
+
+
+def test_weights_say_how_they_were_made(answers, dataroot):
+    folder, _ = answers
+    path = folder / "out" / "weights.safetensors"
+    with safe_open(path, "pt") as file:
+        kept = file.metadata()
+    assert json.loads(kept["class_names"]) == list(DETECTION_CLASSES)
+    assert json.loads(kept["versions"])["torch"] == metadata.version("torch")
+    assert kept["step"] == "2"
+    assert yaml.safe_load(kept["config"]) == yaml.safe_load((folder / "out" / "config.yaml").read_text())
+    (command,) = json.loads(kept["commands"])
+    assert "--trainer.max_epochs=2" in command
+    card = (folder / "out" / "weights.safetensors.md").read_text()
+    assert command in card
+    assert hashlib.sha256(kept["config"].encode()).hexdigest() in card
+    assert kept["commit"] in card
+    for heading in ("Command", "Config", "Source", "Data", "Seeds", "Figures", "Software", "Hardware", "Limits"):
+        assert f"## {heading}\n" in card
+    assert f"| dataroot | {dataroot} |" in card
+    assert "| train | mini_train: 2 samples, sha256" in card
+    assert "| val/loss |" in card
 
 
 def test_a_second_config_lies_on_top(answers):

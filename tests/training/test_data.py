@@ -1,8 +1,11 @@
+import hashlib
+
 import pytest
 import torch
 
+from perception.data.gt_paste import GroundTruthPaste
 from perception.data.index_build import build_index
-from perception.data.loading import LidarLoading
+from perception.data.loading import CameraLoading, LidarLoading
 from perception.data.transforms import BevAugmentation
 from perception.training.data import LoaderSettings, NuScenesDataModule
 from tests.synthetic_nuscenes import VERSION, token
@@ -60,3 +63,47 @@ def test_no_sensor_wrong_version_and_unknown_scene_are_errors(dataroot, tmp_path
         ready(make_data(dataroot, index=str(tmp_path / "index"), train=["scene-0001"]))
     with pytest.raises(FileNotFoundError, match="there is no such version folder"):
         ready(make_data(tmp_path, index=str(tmp_path / "other")))
+
+
+def test_an_epoch_may_be_balanced_over_classes(dataroot, tmp_path):
+    loader = LoaderSettings(batch_size=5, balance_classes=True)
+    data = ready(make_data(dataroot, index=str(tmp_path / "index"), val=["scene-0103"], loader=loader))
+    batches = data.train_dataloader()
+    assert len(batches) == 2  # five classes in each of two samples: two visits for each class
+    assert sum(len(batch) for batch in batches) == 10
+    assert len(data.val_dataloader()) == 1
+
+
+def test_objects_to_paste_are_made_once_of_the_training_samples(dataroot, tmp_path, caplog):
+    counts = {"car": 9, "pedestrian": 9}
+    folder = tmp_path / "objects"
+    paste = GroundTruthPaste(counts=counts, min_points=1, database=str(folder))
+    arguments = {"index": str(tmp_path / "index"), "transforms": [paste]}
+    data = ready(make_data(dataroot, train=["scene-0103"], **arguments))
+    (batch,) = [batch for batch in data.train_dataloader() if batch.tokens[0] == token("sample", "scene-0103", 2)]
+    pasted = set(batch.boxes[0].tokens) - object_tokens("scene-0103", 2)
+    assert pasted
+    assert pasted <= object_tokens("scene-0103", 0) | object_tokens("scene-0103", 1)
+    stamp = (folder / "objects.json").stat().st_mtime_ns
+    ready(make_data(dataroot, train=["scene-0103"], **arguments))
+    assert (folder / "objects.json").stat().st_mtime_ns == stamp
+    with pytest.raises(ValueError, match="must hold the objects of these training samples, got another num_samples"):
+        ready(make_data(dataroot, train="mini_train", **arguments))
+    make_data(dataroot, cameras=CameraLoading(), **arguments)
+    assert "GroundTruthPaste leaves samples with pictures as they are" in caplog.text
+
+
+def object_tokens(scene: str, step: int) -> set[str]:
+    """The annotations of a sample."""
+    return {token("annotation", scene, number, step) for number in range(7)}
+
+
+def test_the_data_are_described_by_what_was_loaded(dataroot, tmp_path):
+    data = ready(make_data(dataroot, index=str(tmp_path / "index"), val=["scene-0103"]))
+    described = data.describe()
+    assert described["dataroot"] == str(dataroot)
+    assert described["version"] == VERSION
+    names = "\n".join(token("sample", "scene-0061", step) for step in range(2))
+    sha256 = hashlib.sha256(names.encode()).hexdigest()
+    assert described["train"] == f"mini_train: 2 samples, sha256 of their tokens {sha256}"
+    assert described["val"].startswith("['scene-0103']: 3 samples")

@@ -1,6 +1,9 @@
 import csv
+import json
+import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -19,9 +22,9 @@ from tests.tiny_config import tiny_detector
 CAMERAS, LIDAR = CameraLoading(image_size_px=(64, 96)), LidarLoading(max_points=2000)
 
 
-def make_module(**arguments) -> TrainingModule:
+def make_module(kind: type[TrainingModule] = TrainingModule, **arguments) -> TrainingModule:
     """A tiny detector in its training module."""
-    return TrainingModule(
+    return kind(
         detector=build_detector(tiny_detector()),
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01),
         **arguments,
@@ -82,13 +85,63 @@ def test_every_parameter_gets_a_gradient_when_a_sensor_is_missing(dataroot, tmp_
     assert any(grad.any() for name, grad in seen.items() if "branches.lidar" in name)
 
 
-def test_a_loss_that_is_not_finite_names_head_and_samples(dataroot, tmp_path):
+def test_a_loss_that_is_not_finite_names_head_and_samples_and_leaves_a_dump(dataroot, tmp_path):
     module = make_module()
     torch.nn.init.constant_(module.detector.heads["boxes"].regressions[0][-1].bias, float("inf"))
     with pytest.raises(
-        FloatingPointError, match=r"every loss must be finite, got boxes/\w+ = .* at step 0 for samples"
+        FloatingPointError,
+        match=r"every loss must be finite, got boxes/\w+ = .* at step 0 for samples \w+; report and state are in",
     ):
         make_trainer(tmp_path).fit(module, datamodule=make_data(dataroot))
+    (folder,) = tmp_path.glob("diverged-*")
+    assert folder.name == "diverged-step-0-rank-0"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["stage"] == "train"
+    assert len(report["samples"]) == 1
+    assert any(name.startswith("boxes/") and value in {"inf", "nan"} for name, value in report["losses"].items())
+    state = VerifiedCheckpoints().load_checkpoint(folder / "state.ckpt")
+    assert state["state_dict"].keys() == module.state_dict().keys()
+    assert len(state["optimizer_states"]) == 1
+
+
+def test_a_gradient_that_is_not_finite_names_parameter_and_all_samples_of_the_step(dataroot, tmp_path):
+    module = make_module()
+    weight = module.detector.neck.get_parameter(next(name for name, _ in module.detector.neck.named_parameters()))
+    weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(
+        FloatingPointError, match=r"every gradient must be finite, got those of detector.neck.* at step"
+    ):
+        make_trainer(tmp_path, accumulate_grad_batches=2).fit(module, datamodule=make_data(dataroot))
+    report = json.loads((tmp_path / "diverged-step-0-rank-0" / "report.json").read_text())
+    assert len(report["samples"]) == 2
+
+
+def test_mixed_precision_trains_with_weights_in_full(dataroot, tmp_path):
+    module = make_module()
+    before = {name: value.clone() for name, value in module.detector.named_parameters()}
+    seen = []
+    module.detector.neck.register_forward_hook(lambda part, given, found: seen.append(found.bev["main"].features.dtype))
+    make_trainer(tmp_path, precision="bf16-mixed", max_steps=1).fit(module, datamodule=make_data(dataroot))
+    assert torch.bfloat16 in seen
+    assert all(value.dtype is torch.float32 for value in module.detector.parameters())
+    assert any(not torch.equal(value, before[name]) for name, value in module.detector.named_parameters())
+
+
+def test_a_step_draws_what_its_place_says(dataroot, tmp_path):
+    class Draw(TrainingModule):
+        def training_step(self, batch, batch_index):
+            drawn.append((float(torch.rand(())), random.random(), float(np.random.rand())))
+            return super().training_step(batch, batch_index)
+
+    runs = []
+    for seed, noise in ((0, 0), (0, 9), (1, 0)):
+        drawn: list[tuple[float, ...]] = []
+        torch.rand(noise)
+        module = make_module(Draw, seed=seed)
+        make_trainer(tmp_path).fit(module, datamodule=make_data(dataroot, cameras=None))
+        runs.append(drawn)
+    assert runs[0] == runs[1] != runs[2]
+    assert len({number for draws in runs[0] + runs[2] for number in draws}) == 12
 
 
 def test_detector_and_data_must_agree_on_classes(dataroot, tmp_path):
