@@ -199,7 +199,6 @@ class _Pending:
 
     def pop(self, last: SceneOrder | None) -> SceneOrder:
         """The next scene for a worker: in the town it has built, else in one that nobody has, else any."""
-
         own = None if last is None else last.place
         costs = [0 if it.place == own else 1 + (it.place in self._begun) for it in self._orders]
         order = self._orders.pop(costs.index(min(costs)))

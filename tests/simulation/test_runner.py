@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from perception.data.index import Index
+from perception.data.index_build import build_index
+from perception.evaluation.detection import annotations_as_detections
+from perception.evaluation.official import evaluate_official
 from perception.formats.nuscenes_tables import read_tables
+from perception.formats.submission import SubmissionMeta, write_submission
 from perception.simulation.manifest import Manifest, SceneOrder, Settings, plan_manifest, plan_splits
 from perception.simulation.runner import PARTS, SimulationError, _Pending, simulate
 
@@ -117,21 +122,34 @@ def test_a_complete_set_is_not_touched(pair: Manifest, finished: Path) -> None:
     assert _digests(finished) == before
 
 
+@pytest.fixture(scope="module")
+def benchmark() -> Manifest:
+    """Three scenes for training, of which two lie in one location, and one for testing."""
+    return plan_splits({"train": 3, "test": 1}, 3, Settings(seconds=1.0, image_size_px=(36, 64)))
+
+
+@pytest.fixture(scope="module")
+def benchmark_set(benchmark: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("benchmark") / "set"
+    simulate(benchmark, out, workers=2)
+    return out
+
+
 @pytest.mark.slow
-def test_test_scenes_are_a_version_of_their_own_and_districts_share_a_map(tmp_path: Path) -> None:
+def test_test_scenes_are_a_version_of_their_own_and_districts_share_a_map(
+    benchmark: Manifest, benchmark_set: Path
+) -> None:
     from nuscenes.map_expansion.map_api import NuScenesMap
     from nuscenes.map_expansion.utils import get_egoposes_on_drivable_ratio
     from nuscenes.nuscenes import NuScenes
 
-    out = tmp_path / "set"
-    manifest = plan_splits({"train": 3, "test": 1}, 3, Settings(seconds=1.0, image_size_px=(36, 64)))
+    out, manifest = benchmark_set, benchmark
     assert [order.place for order in manifest.scenes] == [
         ("boston-seaport", 0),
         ("singapore-hollandvillage", 0),
         ("boston-seaport", 1),
         ("singapore-onenorth", 0),
     ]
-    simulate(manifest, out, workers=2)
     assert sorted(path.name for path in out.glob("v1.0*")) == ["v1.0-test", "v1.0-trainval"]
     for version, orders in manifest.versions.items():
         tables = read_tables(out / version)
@@ -147,6 +165,20 @@ def test_test_scenes_are_a_version_of_their_own_and_districts_share_a_map(tmp_pa
             x, y, _ = devkit.get("ego_pose", devkit.get("sample_data", data)["ego_pose_token"])["translation"]
             assert mask.is_on_mask(x, y)
             assert (y > 740) == (order.district == 1)
+
+
+@pytest.mark.slow
+def test_the_devkit_scores_the_test_split(benchmark_set: Path, tmp_path: Path) -> None:
+    build_index(benchmark_set, "v1.0-test", tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    records = [index.record(int(number)) for number in index.samples_of("test")]
+    results = tmp_path / "results.json"
+    meta = SubmissionMeta(use_camera=False, use_lidar=True, use_radar=False)
+    write_submission(results, [(it.token, annotations_as_detections(it.annotations)) for it in records], meta)
+    summary = evaluate_official(benchmark_set, "v1.0-test", "test", results, tmp_path)
+    found = [ap for ap in summary["mean_dist_aps"].values() if ap > 0]  # a class that the scene does not have has none
+    assert len(records) == 2 and len(found) >= 4
+    assert found == pytest.approx([1.0] * len(found))
 
 
 @pytest.mark.slow

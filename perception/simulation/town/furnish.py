@@ -216,8 +216,8 @@ def _furnish_park(rng: np.random.Generator, block: Block, done: Furnishing) -> N
                 done.put(furniture.bench(), x, y, PLOT_Z_M, yaw + np.pi)
     gaps = block.paths.buffer(2.5)
     for outline in polygons(block.plots.buffer(-0.7)):
-        beside_the_walkway = outline.exterior.intersection(block.walkway.buffer(1.0)).difference(gaps)
-        for piece in getattr(line_merge(beside_the_walkway), "geoms", [beside_the_walkway]):
+        beside_the_walkway = line_merge(outline.exterior.intersection(block.walkway.buffer(1.0)).difference(gaps))
+        for piece in getattr(beside_the_walkway, "geoms", [beside_the_walkway]):
             line = curves.resampled(np.array(piece.simplify(0.1).coords), 6.0)
             if curves.length(line) > 6:
                 done.meshes.append(plants.hedge(line, 0.8, PLOT_Z_M))
