@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from perception.runtime.checkpoint import load_weights
 from perception.runtime.config import build_detector, load_config
 from tests.tiny_config import tiny_config, write_config
 
+PARTS = Path(__file__).resolve().parents[2] / "configs" / "training"
 RUN_CASES = """
 import contextlib, io, json, sys
 from perception.training.cli import train
@@ -53,6 +55,10 @@ def answers(dataroot, tmp_path_factory):
     detector["init_args"]["fuser"] = "parts/fuser.yaml"
     write_config(folder / "models" / "tiny.yaml", detector)
     config["model"]["init_args"]["detector"] = "../models/tiny.yaml"
+    # The parts that come with the project, named as a user would.
+    config["model"]["init_args"] |= {"schedule": str(PARTS / "one_cycle.yaml"), "base_batch_size": 2}
+    config["data"]["init_args"]["transforms"] = [str(PARTS / "gt_paste_nuscenes.yaml")]
+    config["trainer"] |= {"callbacks": str(PARTS / "callbacks.yaml"), "enable_checkpointing": True}
     good = str(write_config(folder / "runs" / "good.yaml", config))
 
     def spoiled(name: str, **changes) -> list[str]:
@@ -67,12 +73,10 @@ def answers(dataroot, tmp_path_factory):
         "model": {"init_args": {"detector": {"init_args": {"fuser": {"init_args": {"out_channels": {"main": 16}}}}}}}
     }
     write_config(folder / "overlay.yaml", overlay)
-    part = ["--config", good, "--out-dir", str(folder / "parts"), "--resume=last"]
-    part += ["--trainer.enable_checkpointing=true", "--trainer.limit_val_batches=0"]
-    part += [
-        "--trainer.callbacks+=perception.training.checkpoints.StepCheckpoint",
-        "--trainer.callbacks.every_n_steps=1",
-    ]
+    checkpoint = {"class_path": "perception.training.checkpoints.StepCheckpoint", "init_args": {"every_n_steps": 1}}
+    callbacks = [checkpoint, {"class_path": "perception.training.callbacks.WeightsWriter"}]
+    overlay = write_config(folder / "often.yaml", {"trainer": {"callbacks": callbacks, "limit_val_batches": 0}})
+    part = ["--config", good, "--config", str(overlay), "--out-dir", str(folder / "parts"), "--resume=last"]
     system = f"touch {folder}/owned"
     cases = {
         "good": [

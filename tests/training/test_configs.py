@@ -17,6 +17,11 @@ def test_there_are_configs_of_runs():
     assert {path.name for path in RUNS} >= {"keyframe.yaml", "lidar_scene.yaml"}
 
 
+@pytest.mark.parametrize("path", sorted((FOLDER / "training").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_part_of_a_run_names_what_exists(path):
+    check_config(load_yaml(path), where=path.stem)
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_a_run_names_what_exists_and_its_sensors_are_those_of_the_model(path):
     config = load_config(path)
