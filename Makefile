@@ -2,7 +2,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup system test test-slow lint lint-python lint-types lint-cpp cuda clean
+.PHONY: help setup system test test-slow lint lint-python lint-types lint-cpp cuda sanitize mmdet3d clean
 
 VENV   ?= .venv
 EXTRAS ?= nuscenes,train,viz,simulation,dev
@@ -21,11 +21,11 @@ PIP   := $(BIN)/pip install --quiet --constraint constraints.txt
 STAMP := $(VENV)/.setup-done
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 setup: $(STAMP)  ## make .venv, install the packages, build the CPU kernels
 
-$(STAMP): pyproject.toml constraints.txt setup.py $(CPP_SOURCES)
+$(STAMP): pyproject.toml constraints.txt setup.py $(filter-out csrc/tests/%,$(CPP_SOURCES))
 	@$(MAKE) --no-print-directory system
 	@test -n "$(PYTHON)" || { echo "setup: Python 3.11 or 3.12 was not found; install one, or name it: make PYTHON=..."; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
@@ -64,6 +64,12 @@ lint-cpp: setup  ## clang-format
 
 cuda: setup  ## compile the CUDA kernels (needs nvcc, no GPU)
 	$(BIN)/python setup.py build_cuda
+
+sanitize:  ## the CPU kernels under the compiler's sanitizers (needs no torch)
+	$(MAKE) --no-print-directory --directory csrc/tests --jobs $$(nproc)
+
+mmdet3d: setup  ## install mmdet3d and mmcv, which is compiled once per machine
+	benchmarks/mmdet3d.sh $(BIN)/python
 
 clean:  ## remove what was built, keep .venv
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis $(STAMP)
