@@ -14,7 +14,9 @@ _LIGHTNING_PREFIX = "detector."
 _SHOWN_NAMES = 5
 
 
-def save_weights(detector: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(
+    detector: nn.Module, path: Path | str, metadata: Mapping[str, str] | None = None, *, half_precision: bool = False
+) -> None:
     """Writes the weights as safetensors with PATH.sha256 beside them.
 
     A reader never sees half a file: both are written under other names, synced and renamed. A crash between the two
@@ -24,6 +26,7 @@ def save_weights(detector: nn.Module, path: Path | str, metadata: Mapping[str, s
         detector: the model.
         path: file ending in ".safetensors".
         metadata: text to keep in the file.
+        half_precision: whether to write fractions as float16, but for tensors with a number beyond its range.
 
     Raises:
         ValueError: another ending.
@@ -36,6 +39,8 @@ def save_weights(detector: nn.Module, path: Path | str, metadata: Mapping[str, s
         raise ValueError(f"save_weights: path must end in .safetensors, got {path}")
     # Own copies: safetensors refuses tensors that share memory.
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in detector.state_dict().items()}
+    if half_precision:
+        tensors = {name: _halved(tensor) for name, tensor in tensors.items()}
     data = save(tensors, dict(metadata or {}))
     _replace(path, data)
     _replace(checksum_path(path), _checksum_line(data, path.name))
@@ -154,6 +159,13 @@ def _check_fit(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: 
     told = [f"{len(names)} {fault} ({_some(names)})" for fault, names in faults.items() if names]
     if told:
         raise ValueError(f"load_weights: {path} must hold the tensors of this detector, got {'; '.join(told)}")
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if bool((half.isfinite() == tensor.isfinite()).all()) else tensor
 
 
 def _same_kind(wanted: Tensor, given: Tensor) -> bool:

@@ -25,17 +25,26 @@ class WeightsWriter(Callback):
     Args:
         name: file in the run's folder; `.sha256` is added for the checksum, `.md` for the card.
         every_n_epochs: how often to replace it during training; 0 writes at the end alone.
+        half_precision: whether to write fractions as float16, in half the space.
         limits: text of the card's last section; "" says what holds for any weights.
 
     Raises:
         ValueError: `every_n_epochs` is negative.
     """
 
-    def __init__(self, *, name: str = "weights.safetensors", every_n_epochs: int = 1, limits: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        name: str = "weights.safetensors",
+        every_n_epochs: int = 1,
+        half_precision: bool = False,
+        limits: str = "",
+    ) -> None:
         if every_n_epochs < 0:
             raise ValueError(f"WeightsWriter: every_n_epochs must be >= 0, got {every_n_epochs}")
         self.name = name
         self.every_n_epochs = every_n_epochs
+        self.half_precision = half_precision
         self.limits = limits
         self._record: RunRecord | None = None
         self._earlier_commands: tuple[str, ...] = ()
@@ -122,7 +131,8 @@ class WeightsWriter(Callback):
         record = self._record or record_run(trainer, self._earlier_commands)
         path = Path(trainer.default_root_dir) / self.name
         metadata = weights_metadata(record, module.detector.class_names, trainer.global_step)
-        save_weights(_averaged(trainer, module).detector, path, metadata)
+        detector = _averaged(trainer, module).detector
+        save_weights(detector, path, metadata, half_precision=self.half_precision)
         with atomic_writer(f"{path}.md") as file:
             file.write(self._card(trainer, path.name).encode())
 

@@ -9,7 +9,6 @@ import inspect
 import itertools
 import json
 import logging
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import jsonargparse
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from perception.runtime.class_paths import ALLOWED_PACKAGES, check_config
 from perception.runtime.config import load_config
@@ -190,9 +190,10 @@ def _checkpoint(resume: str, run_folder: Path) -> str | None:
     return str(found) if found else None
 
 
+@rank_zero_only
 def _keep_metrics(run_folder: Path) -> None:
     """Renames the figures of an earlier part of the run, which the logger would remove."""
-    if os.environ.get("LOCAL_RANK", "0") != "0" or not (run_folder / "metrics.csv").is_file():
+    if not (run_folder / "metrics.csv").is_file():
         return
     number = next(number for number in itertools.count(1) if not (run_folder / f"metrics.{number}.csv").exists())
     (run_folder / "metrics.csv").rename(run_folder / f"metrics.{number}.csv")

@@ -89,6 +89,7 @@ class NuScenesDataModule(LightningDataModule):
         loader: LoaderSettings = LoaderSettings(),
     ) -> None:
         super().__init__()
+        self.prepare_data_per_node = False  # the folder of a run is shared by its machines
         if cameras is None and lidar is None:
             raise ValueError("NuScenesDataModule: cameras or lidar must be asked for, got neither")
         self.dataroot = dataroot

@@ -215,3 +215,19 @@ def test_a_failed_write_leaves_the_old_weights(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == old
     assert sorted(p.name for p in tmp_path.iterdir()) == ["weights.safetensors", "weights.safetensors.sha256"]
     load_weights(small(), path)
+
+
+def test_half_precision_halves_the_file_and_keeps_what_does_not_fit(tmp_path):
+    source, target = small(), small()
+    weight = next(iter(source.parameters()))
+    with torch.no_grad():
+        weight.view(-1)[0] = 1e6
+    save_weights(source, tmp_path / "whole.safetensors")
+    save_weights(source, tmp_path / "half.safetensors", half_precision=True)
+    load_weights(target, tmp_path / "half.safetensors")
+    for (name, value), found in zip(source.state_dict().items(), target.state_dict().values(), strict=True):
+        assert found.dtype is value.dtype
+        exact = value is weight or not value.is_floating_point() or value.flatten()[0] == 1e6
+        assert torch.equal(found, value if exact else value.half().float()), name
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("half", "whole")]
+    assert sizes[0] < sizes[1]

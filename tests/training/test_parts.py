@@ -36,7 +36,6 @@ def test_parts_start_with_weights_of_another_run(tmp_path):
     save_weights(lidar, tmp_path / "lidar.safetensors")
     path = str(tmp_path / "lidar.safetensors")
     fresh = build_detector(tiny_detector()).state_dict()
-    torch.manual_seed(2)
     module = make_module(initial_weights={"branches.lidar": path, "neck": path})
     for name, value in module.detector.state_dict().items():
         if name.startswith(("branches.lidar.", "neck.")):
