@@ -19,7 +19,8 @@ _SENSOR_M = 1.0, 0.0, 1.8
 def run() -> list[Row]:
     """Measures the rays of one sweep through a grid that several sweeps fill, and through a tenth of its voxels.
 
-    The limit is the memory bus, with each number moved once; each ray depends on some twenty voxels, one after another.
+    The limit is the memory bus, with each number moved once. What a cast does is to visit voxels, some forty per ray:
+    over a million bytes, loaded one by one, where the place of each depends on the one before.
     """
     points, source = multi_sweep_cloud()
     cells, inside = _GRID.cells(points)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "include/exact_quotient.h"
 #include "include/host_device.h"
 
 namespace perception {
@@ -28,11 +29,6 @@ PERCEPTION_HOST_DEVICE int64_t voxel_key(const VoxelGrid<T>& grid, T x, T y, T z
     inside &= within;
   }
   return inside != 0 ? key : -1;
-}
-
-// The quotient of whole numbers from 0 to 2^53, which rounding cannot carry up to the next; quicker than theirs.
-PERCEPTION_HOST_DEVICE int64_t exact_quotient(int64_t number, int64_t divisor) {
-  return static_cast<int64_t>(static_cast<double>(number) / static_cast<double>(divisor));
 }
 
 // Writes (sample, z, y, x); `count` is as in VoxelGrid.

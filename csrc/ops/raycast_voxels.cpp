@@ -8,16 +8,13 @@
 namespace perception {
 namespace {
 
-// The CPU kernel rounds rows and layers up to powers of two and must number all cells with 32 bits.
+// All cells, those of a border around them included, are numbered with 31 bits.
 bool is_small(const int64_t* count) {
   constexpr int64_t kMost = int64_t{1} << 28;
   bool small = true;
   for (int axis = 0; axis < 3; ++axis) small = small && count[axis] > 0 && count[axis] < kMost;
   if (!small || count[0] * count[1] >= kMost || count[0] * count[1] * count[2] >= kMost) return false;
-  int64_t row = 32, layer = 1;
-  while (row <= count[0]) row *= 2;
-  while (layer <= count[1]) layer *= 2;
-  return row * layer * (count[2] + 2) < int64_t{1} << 31;
+  return (count[0] + 1) * (count[1] + 1) * (count[2] + 2) < int64_t{1} << 31;
 }
 
 }  // namespace
