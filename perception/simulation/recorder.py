@@ -12,7 +12,7 @@ import numpy as np
 from perception.formats.nuscenes_tables import Tables
 from perception.simulation.annotations import Annotations, annotate
 from perception.simulation.dataset import Recorded, scene_tables, start_us
-from perception.simulation.light import draw_light
+from perception.simulation.light import TimeOfDay, draw_light
 from perception.simulation.manifest import SceneOrder, Settings
 from perception.simulation.rays import RayScene
 from perception.simulation.rig import surround_rig
@@ -59,16 +59,28 @@ def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Su
         The world, and its surfaces, motion, materials and light; both in the frame of the town.
     """
     world = World(town_at(order), order.seed, settings.seconds)
+    return world, surroundings_of(world, order.light)
+
+
+def surroundings_of(world: World, time_of_day: TimeOfDay) -> Surroundings:
+    """How sensors perceive a world.
+
+    Args:
+        world: a scene.
+        time_of_day: its light.
+
+    Returns:
+        Its surfaces, motion, materials and light, in the frame of its town.
+    """
     meshes = [mesh for actor in world.actors for mesh in actor.shape.meshes]
-    surroundings = Surroundings(
+    return Surroundings(
         rays=RayScene(world.town.mesh, [*meshes, *lamp_meshes()]),
         motion=_Motion(world),
         materials=world.town.materials,
-        light=draw_light(order.seed, order.light),
-        seed=order.seed,
+        light=draw_light(world.seed, time_of_day),
+        seed=world.seed,
         signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(meshes)),
     )
-    return world, surroundings
 
 
 def record_scene(

@@ -10,6 +10,7 @@ import numpy as np
 from perception.simulation.ego import EGO_SIZE_LWH_M, draw_ego, ego_poses, ego_rectangles
 from perception.simulation.town.town import Town
 from perception.simulation.traffic_actors import MARGIN_S, TRACK_STEP_S, ActorTrack, track_times
+from perception.simulation.traffic_cast import complete_cast
 from perception.simulation.traffic_flow import STEP_S, Flow, Vehicle, stations_at
 from perception.simulation.traffic_overlap import colliding_pairs, survivors
 from perception.simulation.traffic_parked import LaneWorks, draw_lane_works, draw_parked
@@ -64,7 +65,8 @@ def draw_traffic(town: Town, seed: int, duration_s: float) -> Traffic:
         duration_s: length of the scene; tracks reach `MARGIN_S` beyond either end.
 
     Returns:
-        The traffic: no two boxes overlap at any time, the ego's included.
+        The traffic: no two boxes overlap at any time, the ego's included, and of every detection class somebody is
+        near and in sight at some keyframe.
     """
     times = track_times(duration_s)
     drive = _drive(town, seed, times)
@@ -75,7 +77,8 @@ def draw_traffic(town: Town, seed: int, duration_s: float) -> Traffic:
     tracks += [crosser_track(person) for person in drive.crossers]
     tracks += draw_parked(town, driven, drive.works, np.random.default_rng([seed, 3, 1]))
     tracks += draw_strollers(town, driven[::20], times, np.random.default_rng([seed, 3, 2]))
-    return Traffic(poses, tuple(_without_collisions(poses, tracks)), drive.signals)
+    tracks = complete_cast(town, poses, _without_collisions(poses, tracks), np.random.default_rng([seed, 3, 3]))
+    return Traffic(poses, tuple(tracks), drive.signals)
 
 
 def _drive(town: Town, seed: int, times: np.ndarray) -> _Drive:
