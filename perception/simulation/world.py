@@ -46,6 +46,8 @@ class Actor:
 class World:
     """A scene in a town. Times are whole microseconds since its start, from `first_us` to `last_us`.
 
+    Its global frame is the town's own, near zero; `town.town2global` leads on to the map of the town's location.
+
     Attributes:
         town: the static world.
         seed: of the scene.
