@@ -156,7 +156,7 @@ struct EchoCell {
     occupied.add(evidence.occupied);
     free.add(evidence.free);
     const double stronger = evidence.occupied > evidence.free ? evidence.occupied : evidence.free;
-    if (stronger > strongest) {
+    if (stronger > strongest && 1 - stronger < 1) {  // less is lost in the product
       strongest = stronger;
       age = echo.age;
     }

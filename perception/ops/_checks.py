@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from perception.geometry.grid import Grid
+
 INT64 = (torch.int64,)
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 FULL_PRECISION = (torch.float32, torch.float64)
@@ -56,10 +58,26 @@ def check_count(argument: str, value: int, least: int = 0) -> None:
         least: smallest value that is allowed.
 
     Raises:
-        ValueError: not a whole number or below `least`.
+        ValueError: not a whole number, below `least` or too large for 64 bits.
     """
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)) or value < least:
         raise ValueError(f"{argument} must be a whole number of at least {least}, got {value!r}")
+    if isinstance(value, int) and value >= 2**63:
+        raise ValueError(f"{argument} must be below 2^63, got {value}")
+
+
+def check_grid(function: str, grid: Grid) -> None:
+    """Checks that a grid is one.
+
+    Args:
+        function: name of the op.
+        grid: the argument.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(grid, Grid):
+        raise TypeError(f"{function}: grid must be a Grid, got {type(grid).__name__}")
 
 
 def describe(tensor: Tensor) -> str:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from perception.geometry.grid import Grid
 from perception.ops import _library
-from perception.ops._checks import FLOATING, FULL_PRECISION, INT64, check_count, check_same_device, check_tensor
+from perception.ops._checks import (
+    FLOATING,
+    FULL_PRECISION,
+    INT64,
+    check_count,
+    check_grid,
+    check_same_device,
+    check_tensor,
+)
 
 CHANNELS = ("occupied", "free", "age_s")
 _SIGMAS = 4.0  # range noise is cut off here
@@ -78,11 +86,11 @@ def echo_splat(amplitude: Tensor, sigma_m: Tensor, echoes: EchoGeometry, batch_s
         where either evidence is above 0; the age is 0 elsewhere and has no gradient.
 
     Raises:
-        TypeError: an argument that must be a tensor is none.
+        TypeError: an argument that must be a tensor or a grid is none.
         ValueError: shapes, dtypes or devices that do not fit, or (on the CPU) a batch index out of range; on CUDA such
             an echo is left out.
     """
-    _check(amplitude, sigma_m, echoes, batch_size)
+    _check(amplitude, sigma_m, echoes, batch_size, grid)
     if not _library.has_kernels(amplitude.device):
         return echo_splat_reference(amplitude, sigma_m, echoes, batch_size, grid)
     bev, _ = torch.ops.perception.echo_splat(
@@ -129,7 +137,9 @@ def echo_splat_reference(
     for sample in range(batch_size):
         rows = (speaks & (index == sample)).nonzero()[:, 0]  # (M,)
         occupied, free = _evidence(amplitude[rows], sigma_m[rows], table[rows], echoes.kind[rows], grid)  # (M, Y, X)
-        strongest, echo = torch.cat((silent, torch.maximum(occupied, free).detach())).max(0)  # (Y, X)
+        evidence = torch.maximum(occupied, free).detach()
+        evidence = torch.where(1 - evidence < 1, evidence, 0)  # less is lost in the product
+        strongest, echo = torch.cat((silent, evidence)).max(0)  # (Y, X)
         ages = torch.cat((table.new_zeros(1), table[rows, 10]))
         age = torch.where(strongest > 0, ages[echo], 0)  # (Y, X)
         samples.append(torch.stack((1 - (1 - occupied).prod(0), 1 - (1 - free).prod(0), age)))
@@ -172,7 +182,7 @@ def _result_dtype(amplitude: Tensor, sigma_m: Tensor) -> torch.dtype:
     return _library.output_dtype(torch.promote_types(amplitude.dtype, sigma_m.dtype), amplitude.device)
 
 
-def _check(amplitude: Tensor, sigma_m: Tensor, echoes: EchoGeometry, batch_size: int) -> None:
+def _check(amplitude: Tensor, sigma_m: Tensor, echoes: EchoGeometry, batch_size: int, grid: Grid) -> None:
     check_tensor("echo_splat: amplitude", amplitude, "E", FLOATING)
     count = len(amplitude)
     check_tensor("echo_splat: sigma_m", sigma_m, f"{count}", FLOATING)
@@ -183,6 +193,7 @@ def _check(amplitude: Tensor, sigma_m: Tensor, echoes: EchoGeometry, batch_size:
     for name in ("kind", "batch_index"):
         check_tensor(f"echo_splat: {name}", getattr(echoes, name), f"{count}", INT64)
     check_count("echo_splat: batch_size", batch_size)
+    check_grid("echo_splat", grid)
     check_same_device("echo_splat", amplitude=amplitude, sigma_m=sigma_m, **vars(echoes))
 
 

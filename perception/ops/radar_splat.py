@@ -9,7 +9,15 @@ from torch import Tensor
 
 from perception.geometry.grid import Grid
 from perception.ops import _library
-from perception.ops._checks import FLOATING, FULL_PRECISION, INT64, check_count, check_same_device, check_tensor
+from perception.ops._checks import (
+    FLOATING,
+    FULL_PRECISION,
+    INT64,
+    check_count,
+    check_grid,
+    check_same_device,
+    check_tensor,
+)
 
 _SIGMAS = 3.0
 _MAX_CELLS = 64.0  # a footprint reaches no further from its centre
@@ -69,12 +77,13 @@ def radar_covariances(
 
     Raises:
         TypeError: an argument that must be a tensor is none.
-        ValueError: shapes or dtypes that do not fit.
+        ValueError: shapes, dtypes or devices that do not fit.
     """
     check_tensor("radar_covariances: positions_m", positions_m, "P 2+", FULL_PRECISION)
     check_tensor("radar_covariances: rms_m", rms_m, f"{len(positions_m)} 2", FULL_PRECISION)
-    if radar2bev.shape[-2:] != (2, 2):
-        raise ValueError(f"radar_covariances: radar2bev must be (2, 2) or (P, 2, 2), got {tuple(radar2bev.shape)}")
+    layout = f"{len(positions_m)} 2 2" if isinstance(radar2bev, Tensor) and radar2bev.ndim == 3 else "2 2"
+    check_tensor("radar_covariances: radar2bev", radar2bev, layout, FULL_PRECISION)
+    check_same_device("radar_covariances", positions_m=positions_m, rms_m=rms_m, radar2bev=radar2bev)
     x, y = positions_m[:, :2].double().unbind(1)
     across = torch.stack((-y, x), -1) * azimuth_sigma_rad  # (P, 2), as long as the arc
     distance = torch.hypot(x, y).clamp(min=1e-9)
@@ -104,11 +113,11 @@ def radar_splat(features: Tensor, returns: RadarReturns, batch_size: int, grid: 
         Features, density and motion per cell, in the dtype of `features`.
 
     Raises:
-        TypeError: an argument that must be a tensor is none.
+        TypeError: an argument that must be a tensor or a grid is none.
         ValueError: shapes, dtypes or devices that do not fit, or (on the CPU) a batch index out of range; on CUDA such
             a return is left out.
     """
-    _check(features, returns, batch_size)
+    _check(features, returns, batch_size, grid)
     if not _library.has_kernels(features.device):
         return radar_splat_reference(features, returns, batch_size, grid)
     bev, motion, _ = torch.ops.perception.radar_splat(
@@ -206,7 +215,7 @@ def _footprints(returns: RadarReturns, batch_size: int, grid: Grid) -> tuple[Ten
     return used[pair], cells, weights[pair, in_row, in_column]
 
 
-def _check(features: Tensor, returns: RadarReturns, batch_size: int) -> None:
+def _check(features: Tensor, returns: RadarReturns, batch_size: int, grid: Grid) -> None:
     check_tensor("radar_splat: features", features, "P C", FLOATING)
     count = len(features)
     check_tensor("radar_splat: positions_m", returns.positions_m, f"{count} 2", FULL_PRECISION)
@@ -214,6 +223,7 @@ def _check(features: Tensor, returns: RadarReturns, batch_size: int) -> None:
     check_tensor("radar_splat: velocities_mps", returns.velocities_mps, f"{count} 2", FULL_PRECISION)
     check_tensor("radar_splat: batch_index", returns.batch_index, f"{count}", INT64)
     check_count("radar_splat: batch_size", batch_size)
+    check_grid("radar_splat", grid)
     check_same_device(
         "radar_splat",
         features=features,

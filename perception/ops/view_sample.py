@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch.nn.functional import grid_sample
 from perception.geometry.cameras import CameraModel, project, transform_pixels
 from perception.geometry.transforms import transform_points
 from perception.ops import _library
-from perception.ops._checks import FLOATING, FULL_PRECISION, check_count, check_same_device, check_tensor
+from perception.ops._checks import FLOATING, FULL_PRECISION, check_count, check_same_device, check_tensor, describe
 
 _MAX_LEVELS = 16
 _BOOL = (torch.bool,)
@@ -67,8 +67,8 @@ def view_sample_plan(
     """Projects points into all cameras. A camera sees a point whose pixel lies within the picture's edges.
 
     Args:
-        points: (..., 3) metres, in the frame that `points2camera` starts from, such as `Grid.centers()`; the same for
-            all samples.
+        points: (..., 3) floating, metres, in the frame that `points2camera` starts from, such as `Grid.centers()`; the
+            same for all samples, on any device.
         points2camera: (B, N, 4, 4), to each camera's frame; an augmentation of the BEV is composed by the caller.
         camera_model: "pinhole" or "kannala_brandt", of all N cameras.
         intrinsics: (B, N, 3, 3) pixels of the picture as recorded.
@@ -82,15 +82,24 @@ def view_sample_plan(
 
     Raises:
         TypeError: an argument that must be a tensor is none.
-        ValueError: shapes that do not fit, an unknown camera model, or a fisheye without distortion.
+        ValueError: shapes, dtypes or devices that do not fit, an unknown camera model, or a fisheye whose distortion is
+            missing or not finite.
     """
     check_tensor("view_sample_plan: points2camera", points2camera, "B N 4 4", FULL_PRECISION)
     samples, cameras = points2camera.shape[:2]
-    if points.shape[-1:] != (3,):
-        raise ValueError(f"view_sample_plan: points must be (..., 3), got {tuple(points.shape)}")
-    check_tensor("view_sample_plan: intrinsics", intrinsics, f"{samples} {cameras} 3 3", FULL_PRECISION)
-    if distortion is not None:
-        check_tensor("view_sample_plan: distortion", distortion, f"{samples} {cameras} 4", FULL_PRECISION)
+    _check_points(points)
+    _check_cameras(f"{samples} {cameras}", camera_model, intrinsics, distortion)
+    for name, tensor, layout, dtypes in (
+        ("image2aug", image2aug, f"{samples} {cameras} 3 3", FULL_PRECISION),
+        ("present", present, f"{samples} {cameras}", _BOOL),
+    ):
+        if tensor is not None:
+            check_tensor(f"view_sample_plan: {name}", tensor, layout, dtypes)
+    optional = {"distortion": distortion, "image2aug": image2aug, "present": present}
+    given = {name: tensor for name, tensor in optional.items() if tensor is not None}
+    check_same_device("view_sample_plan", points2camera=points2camera, intrinsics=intrinsics, **given)
+    if distortion is not None and not distortion.isfinite().all():
+        raise ValueError("view_sample_plan: distortion must be finite, got NaN or infinity")
     for size in image_size_px:
         check_count("view_sample_plan: image_size_px", size, 1)
     with torch.no_grad():
@@ -99,10 +108,8 @@ def view_sample_plan(
         per_camera = None if distortion is None else distortion[:, :, None]  # (B, N, 4) -> (B, N, 1, 4)
         pixels, valid = project(in_camera, camera_model, intrinsics[:, :, None], per_camera)
         if image2aug is not None:
-            check_tensor("view_sample_plan: image2aug", image2aug, f"{samples} {cameras} 3 3", FULL_PRECISION)
             pixels = transform_pixels(image2aug[:, :, None], pixels)
         if present is not None:
-            check_tensor("view_sample_plan: present", present, f"{samples} {cameras}", _BOOL)
             valid = valid & present[:, :, None]
         pixels = pixels.float()
         rows, columns = image_size_px
@@ -176,6 +183,25 @@ def view_sample_reference(levels: Sequence[Tensor], plan: ViewSamplePlan) -> Ten
     return mean.unflatten(2, plan.shape).to(_library.output_dtype(dtype, mean.device))
 
 
+def _check_points(points: Tensor) -> None:
+    if not isinstance(points, Tensor):
+        raise TypeError(f"view_sample_plan: points must be a tensor, got {type(points).__name__}")
+    if points.shape[-1:] != (3,) or points.dtype not in FULL_PRECISION:
+        raise ValueError(f"view_sample_plan: points must be (..., 3) float32 or float64, got {describe(points)}")
+
+
+def _check_cameras(cameras: str, camera_model: CameraModel, intrinsics: Tensor, distortion: Tensor | None) -> None:
+    check_tensor("view_sample_plan: intrinsics", intrinsics, f"{cameras} 3 3", FULL_PRECISION)
+    models = get_args(CameraModel)
+    if camera_model not in models:
+        wanted = " or ".join(repr(model) for model in models)
+        raise ValueError(f"view_sample_plan: camera_model must be {wanted}, got {camera_model!r}")
+    if distortion is None and camera_model == "kannala_brandt":
+        raise ValueError("view_sample_plan: distortion must be given for kannala_brandt, got None")
+    if distortion is not None:
+        check_tensor("view_sample_plan: distortion", distortion, f"{cameras} 4", FULL_PRECISION)
+
+
 def _check(levels: Sequence[Tensor], plan: ViewSamplePlan) -> None:
     if not 1 <= len(levels) <= _MAX_LEVELS:
         raise ValueError(f"view_sample: levels must be 1 to {_MAX_LEVELS} tensors, got {len(levels)}")
@@ -186,7 +212,8 @@ def _check(levels: Sequence[Tensor], plan: ViewSamplePlan) -> None:
         name = f"view_sample: levels[{number}]"
         check_tensor(name, level, f"{samples} {cameras} {channels} H W", (levels[0].dtype,))
         check_tensor(name, level, "B N C 1+ 1+", FLOATING)
-    check_same_device("view_sample", levels=levels[-1], **{"the first level": levels[0]}, plan=plan.pixels_px)
+    named_levels = {f"levels[{number}]": level for number, level in enumerate(levels)}
+    check_same_device("view_sample", **named_levels, plan=plan.pixels_px)
 
 
 def _fake(levels: Sequence[Tensor], pixels: Tensor, valid: Tensor, counts: Tensor, image_size: Sequence[int]) -> Tensor:

@@ -298,6 +298,8 @@ def test_rejects_wrong_arguments(generator):
         echo_splat(amplitude, sigma, echoes, 1.5, GRID)
     with pytest.raises(ValueError, match=r"echo_splat: amplitude, .* must be on one device, got cpu, meta"):
         echo_splat(amplitude, sigma.to("meta"), echoes, batch, GRID)
+    with pytest.raises(TypeError, match="echo_splat: grid must be a Grid, got NoneType"):
+        echo_splat(amplitude, sigma, echoes, batch, None)
 
 
 @pytest.mark.parametrize("function", [echo_splat, echo_splat_reference])

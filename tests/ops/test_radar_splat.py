@@ -270,13 +270,15 @@ def test_rejects_wrong_arguments(generator):
         radar_splat(features, dataclasses.replace(returns, batch_index=returns.batch_index.int()), batch, GRID)
     with pytest.raises(ValueError, match="radar_splat: batch_size must be a whole number of at least 0, got -1"):
         radar_splat(features, returns, -1, GRID)
+    with pytest.raises(TypeError, match="radar_splat: grid must be a Grid, got NoneType"):
+        radar_splat(features, returns, batch, None)
     with pytest.raises(
         ValueError, match=r"radar_splat: features, positions_m, .* must be on one device, got cpu, meta"
     ):
         radar_splat(features, dataclasses.replace(returns, positions_m=returns.positions_m.to("meta")), batch, GRID)
     with pytest.raises(ValueError, match=r"radar_covariances: rms_m must be \(60, 2\)"):
         radar_covariances(returns.positions_m, features, torch.eye(2), range_sigma_m=1.0, azimuth_sigma_rad=0.1)
-    with pytest.raises(ValueError, match=r"radar_covariances: radar2bev must be \(2, 2\) or \(P, 2, 2\), got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"radar_covariances: radar2bev must be \(2, 2\) float.*, got \(3, 3\)"):
         radar_covariances(
             returns.positions_m, returns.positions_m, torch.eye(3), range_sigma_m=1.0, azimuth_sigma_rad=0.1
         )

@@ -229,18 +229,29 @@ def test_plan_moves_with_its_fields(generator):
 
 def test_plan_rejects_wrong_arguments():
     points = torch.zeros(5, 3)
-    with pytest.raises(ValueError, match=r"view_sample_plan: points must be \(..., 3\), got \(5, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"view_sample_plan: points must be \(..., 3\) float32 or float64, got \(5, 2\)"
+    ):
         view_sample_plan(points[:, :2], **forward_camera())
     with pytest.raises(ValueError, match=r"view_sample_plan: points2camera must be \(B, N, 4, 4\) .*, got \(4, 4\)"):
         view_sample_plan(points, **forward_camera(points2camera=torch.eye(4)))
     with pytest.raises(ValueError, match=r"view_sample_plan: intrinsics must be \(1, 1, 3, 3\) .*, got \(1, 2, 3, 3\)"):
         view_sample_plan(points, **forward_camera(intrinsics=torch.zeros(1, 2, 3, 3)))
-    with pytest.raises(ValueError, match="project: camera_model must be 'pinhole' or 'kannala_brandt', got 'mei'"):
+    with pytest.raises(
+        ValueError, match="view_sample_plan: camera_model must be 'pinhole' or 'kannala_brandt', got 'mei'"
+    ):
         view_sample_plan(points, **forward_camera(camera_model="mei"))
     with pytest.raises(ValueError, match="image_size_px must be a whole number of at least 1, got 0"):
         view_sample_plan(points, **forward_camera(image_size_px=(0, 4)))
     with pytest.raises(ValueError, match=r"view_sample_plan: present must be \(1, 1\) bool, got \(1, 1\) float32"):
         view_sample_plan(points, **forward_camera(present=torch.ones(1, 1)))
+    with pytest.raises(TypeError, match="view_sample_plan: points must be a tensor, got list"):
+        view_sample_plan([1.0, 2.0, 3.0], **forward_camera())
+    with pytest.raises(ValueError, match="view_sample_plan: distortion must be given for kannala_brandt, got None"):
+        view_sample_plan(points, **forward_camera(camera_model="kannala_brandt"))
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="view_sample_plan: distortion must be finite"):
+            view_sample_plan(points, **forward_camera(distortion=torch.full((1, 1, 4), bad)))
 
 
 def test_rejects_wrong_arguments(generator):
