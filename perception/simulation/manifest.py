@@ -32,7 +32,7 @@ LOCATIONS = {
 MAX_MINI = 10
 """Most scenes of `v1.0-mini`, which has no more names."""
 
-_NUM_TOWNS = {MINI: {"train": 4, "val": 2, "test": 0}, TRAINVAL: {"train": 12, "val": 4, "test": 4}}
+_NUM_TOWNS = {MINI: {"train": 4, "val": 2, "test": 1}, TRAINVAL: {"train": 12, "val": 4, "test": 4}}
 MAX_SWEEPS = 10
 _MAX_SECONDS = 60.0
 
@@ -248,9 +248,9 @@ def ordered_scenes(version: str, wishes: Sequence[Mapping[str, Any]], seed: int)
     numbers = dict.fromkeys(SPLITS, 0)
     for wish in wishes:
         split = wish["split"]
-        name = wish.get("name") or (free[split].pop(0) if free[split] else None)
-        if name is None:
+        if "name" not in wish and not free[split]:
             raise ValueError(f"the scenes of split {split} in {version} must be no more than the official names")
+        name = wish["name"] if "name" in wish else free[split].pop(0)
         location, district = _place(version, split, numbers[split])
         if "location" in wish:
             location, district = wish["location"], wish["district"]
@@ -261,6 +261,6 @@ def ordered_scenes(version: str, wishes: Sequence[Mapping[str, Any]], seed: int)
             location=location,
             district=district,
             town=wish["town"] if "town" in wish else _town_seed(seed, location, district),
-            light=wish.get("light") or _light(version, split, numbers[split]),
+            light=wish["light"] if "light" in wish else _light(version, split, numbers[split]),
         )
         numbers[split] += 1

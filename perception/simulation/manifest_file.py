@@ -115,6 +115,8 @@ def _settings(values: Any, base: Settings) -> Settings:
     for key, allowed in kinds.items():
         if key in values and type(values[key]) not in allowed:
             raise ValueError(f"settings: {key} must be {allowed[-1].__name__}, got {reprlib.repr(values[key])}")
+    if "seconds" in values:
+        values = {**values, "seconds": float(values["seconds"])}  # so that equal manifests have equal texts
     return replace(base, **values)
 
 

@@ -192,6 +192,12 @@ _PLACE = "location: boston-seaport, district: 0"
         (f"scenes: [{{{_VAL}, sead: 1}}]", "scene 0: keys must be of name, split, seed, .*, got 'sead'"),
         (f"scenes: [{{{_VAL}, name: scene-0061}}]", "'scene-0061' is no name of split val in v1.0-mini"),
         (f"scenes: [{{{_VAL}, name: my-scene}}]", "'my-scene' is no name of split val"),
+        (f"scenes: [{{{_VAL}, name: ''}}]", "'' is no name of split val"),
+        (
+            "version: v1.0-mini\nscenes: [{split: test, seed: 1, name: scene-0077}]",
+            "no name of split test in v1.0-mini",
+        ),
+        (f"version: v1.0-mini\nscenes: [{{{_VAL}, name: scene-0003}}]", "no name of split val in v1.0-mini"),
         (f"scenes: [{{{_VAL}, location: paris, district: 0}}]", "location must be one of .*, got 'paris'"),
         (f"scenes: [{{{_VAL}, location: boston-seaport}}]", "must have both location and district or neither"),
         (f"scenes: [{{{_VAL}, location: boston-seaport, district: 8}}]", r"must be in 0\.\.7, which its map has room"),
