@@ -1,7 +1,5 @@
 #include "ops/nms.h"
 
-#include <cmath>
-
 #include "cpu/upright_overlaps.h"
 
 namespace perception {
@@ -35,30 +33,11 @@ PERCEPTION_MULTIVERSION void suppress_boxes(const UprightBoxes<T>& boxes, int64_
   });
 }
 
-struct Centers {
-  double* x;
-  double* y;
-};
-
-PERCEPTION_INLINE bool is_within(const Centers& centers, int64_t a, int64_t b, double radius_m) {
-  const double dx = centers.x[a] - centers.x[b], dy = centers.y[a] - centers.y[b];
-  return std::sqrt(dx * dx + dy * dy) <= radius_m;
-}
-
-PERCEPTION_MULTIVERSION void suppress_centers(const Centers& centers, int64_t row, int64_t begin, int64_t end,
-                                              double radius_m, bool* kept) {
-  constexpr int64_t kStretch = 64;
-  for (int64_t from = begin; from < end; from += kStretch) {
-    const int64_t to = std::min(from + kStretch, end);
-    int64_t num_near = 0;
-    for (int64_t i = from; i < to; ++i) num_near += is_within(centers, i, row, radius_m) ? 1 : 0;
-    for (int64_t i = from; num_near > 0 && i < to; ++i) kept[i] = kept[i] && !is_within(centers, i, row, radius_m);
-  }
-}
-
 }  // namespace
 
-int64_t nms_workspace(int64_t count, int64_t number_bytes) { return count * number_bytes * UprightBox<float>::kFields; }
+int64_t nms_rotated_workspace(int64_t count, int64_t number_bytes) {
+  return count * number_bytes * UprightBox<float>::kFields;
+}
 
 template <typename T>
 void nms_rotated(const Executor& executor, const T* boxes, int64_t count, int64_t columns, double threshold, bool* kept,
@@ -67,19 +46,6 @@ void nms_rotated(const Executor& executor, const T* boxes, int64_t count, int64_
   const T limit = static_cast<T>(threshold);
   const auto suppress = [&](int64_t row, int64_t begin, int64_t end) {
     suppress_boxes(prepared, row, begin, end, limit, kept);
-  };
-  keep_greedily(executor, count, suppress, kept);
-}
-
-void nms_circle(const Executor& executor, const double* centers, int64_t count, double radius_m, bool* kept,
-                void* workspace) {
-  const Centers columns{static_cast<double*>(workspace), static_cast<double*>(workspace) + count};
-  for (int64_t i = 0; i < count; ++i) {
-    columns.x[i] = centers[2 * i];
-    columns.y[i] = centers[2 * i + 1];
-  }
-  const auto suppress = [&](int64_t row, int64_t begin, int64_t end) {
-    suppress_centers(columns, row, begin, end, radius_m, kept);
   };
   keep_greedily(executor, count, suppress, kept);
 }

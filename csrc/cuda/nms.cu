@@ -21,7 +21,7 @@ struct BoxTest {
 };
 
 struct CenterTest {
-  const double* centers;
+  const double* centers;  // (count, 2), the best first; NaN where never kept
   double radius_m;
 
   __device__ bool operator()(int64_t row, int64_t other) const {
@@ -29,6 +29,26 @@ struct CenterTest {
     return sqrt(dx * dx + dy * dy) <= radius_m;
   }
 };
+
+// Puts the centres in order.
+__global__ void sort_centers(CircleCandidates candidates, double* sorted) {
+  for (int64_t i = first_item(); i < candidates.count; i += item_stride()) {
+    const int64_t row = candidates.order[i];
+    double x = 0, y = 0;
+    bool valid = row >= 0 && row < candidates.count;
+    if (valid) {
+      x = candidates.centers[2 * row];
+      y = candidates.centers[2 * row + 1];
+      valid = isfinite(x) && isfinite(y) && !isnan(candidates.scores[row]);
+    }
+    sorted[2 * i] = valid ? x : nan("");
+    sorted[2 * i + 1] = valid ? y : nan("");
+  }
+}
+
+__global__ void drop_invalid(const double* sorted, int64_t count, bool* kept) {
+  for (int64_t i = first_item(); i < count; i += item_stride()) kept[i] = kept[i] && !isnan(sorted[2 * i]);
+}
 
 // One thread per row and word: bit i of masks[row * words + word] says that `row` would suppress the later candidate
 // 64 * word + i. Threads of a warp have neighbouring rows and one word, so that they read the same candidate together.
@@ -78,14 +98,14 @@ __global__ void keep_greedily(int64_t count, int64_t words, const Word* masks, W
 }
 
 struct Buffers {
-  char* boxes;
+  char* numbers;  // boxes or centres
   Word* masks;
   Word* removed;
   int64_t total;
 
-  Buffers(void* base, int64_t count, int64_t number_bytes) {
+  Buffers(void* base, int64_t count, int64_t bytes_each) {
     Workspace workspace(base);
-    boxes = workspace.take<char>(count * number_bytes * UprightBox<float>::kFields);
+    numbers = workspace.take<char>(count * bytes_each);
     masks = workspace.take<Word>(count * words_for(count));
     removed = workspace.take<Word>(words_for(count));
     total = workspace.bytes();
@@ -104,22 +124,32 @@ void run(const Executor& executor, int64_t count, const Test& test, const Buffer
 
 }  // namespace
 
-int64_t nms_workspace(int64_t count, int64_t number_bytes) { return Buffers(nullptr, count, number_bytes).total; }
+int64_t nms_rotated_workspace(int64_t count, int64_t number_bytes) {
+  return Buffers(nullptr, count, number_bytes * UprightBox<float>::kFields).total;
+}
 
 template <typename T>
 void nms_rotated(const Executor& executor, const T* boxes, int64_t count, int64_t columns, double threshold, bool* kept,
                  void* workspace) {
   if (count == 0) return;
-  const Buffers buffers(workspace, count, sizeof(T));
+  const Buffers buffers(workspace, count, sizeof(T) * UprightBox<T>::kFields);
   const UprightBoxes<T> prepared =
-      prepare_boxes(executor, boxes, count, columns, false, reinterpret_cast<T*>(buffers.boxes));
+      prepare_boxes(executor, boxes, count, columns, false, reinterpret_cast<T*>(buffers.numbers));
   run(executor, count, BoxTest<T>{prepared, static_cast<T>(threshold)}, buffers, kept);
 }
 
-void nms_circle(const Executor& executor, const double* centers, int64_t count, double radius_m, bool* kept,
+int64_t nms_circle_workspace(int64_t count) { return Buffers(nullptr, count, 2 * sizeof(double)).total; }
+
+void nms_circle(const Executor& executor, const CircleCandidates& candidates, double radius_m, bool* kept,
                 void* workspace) {
+  const int64_t count = candidates.count;
   if (count == 0) return;
-  run(executor, count, CenterTest{centers, radius_m}, Buffers(workspace, count, sizeof(double)), kept);
+  const Buffers buffers(workspace, count, 2 * sizeof(double));
+  double* const sorted = reinterpret_cast<double*>(buffers.numbers);
+  sort_centers<<<blocks_for(count), kThreads, 0, stream_of(executor)>>>(candidates, sorted);
+  run(executor, count, CenterTest{sorted, radius_m}, buffers, kept);
+  drop_invalid<<<blocks_for(count), kThreads, 0, stream_of(executor)>>>(sorted, count, kept);
+  check_cuda(cudaGetLastError(), "nms_circle");
 }
 
 template void nms_rotated<float>(const Executor&, const float*, int64_t, int64_t, double, bool*, void*);

@@ -67,19 +67,27 @@ inline std::string describe(const Tensor& tensor) {
   return text.str();
 }
 
+inline std::string describe(std::initializer_list<int64_t> sizes) {
+  std::ostringstream text;
+  const char* separator = "";
+  for (const int64_t size : sizes) {
+    text << separator << (size < 0 ? std::string("any") : std::to_string(size));
+    separator = ", ";
+  }
+  return text.str();
+}
+
 // Checks the sizes (-1: any) and that the tensor is where this library's kernels and `like` are.
 // `what` names the op and the argument: "bev_pool: depth".
 inline void check_shape(const char* what, const Tensor& tensor, std::initializer_list<int64_t> sizes,
                         const Tensor& like) {
   bool fits = tensor.dim() == static_cast<int64_t>(sizes.size());
-  std::ostringstream wanted;
   int64_t axis = 0;
   for (const int64_t size : sizes) {
     fits = fits && (size < 0 || tensor.size(axis) == size);
-    wanted << (axis ? ", " : "") << (size < 0 ? std::string("any") : std::to_string(size));
     ++axis;
   }
-  STD_TORCH_CHECK(fits, what, " must be (", wanted.str(), "), got ", describe(tensor));
+  STD_TORCH_CHECK(fits, what, " must be (", describe(sizes), "), got ", describe(tensor));
 #ifdef PERCEPTION_CUDA
   const bool here = tensor.is_cuda() && tensor.get_device_index() == like.get_device_index();
 #else

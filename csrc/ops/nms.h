@@ -7,8 +7,8 @@
 
 namespace perception {
 
-// Bytes that both functions need besides their output, for numbers of `number_bytes` each.
-int64_t nms_workspace(int64_t count, int64_t number_bytes);
+// Bytes that nms_rotated needs besides its output, for numbers of `number_bytes` each.
+int64_t nms_rotated_workspace(int64_t count, int64_t number_bytes);
 
 // Suppresses boxes whose footprints overlap a kept one's by more than `threshold` (intersection over union).
 //   boxes (count, columns): centre x y z, length width height, yaw, then whatever else; the best first
@@ -17,10 +17,20 @@ template <typename T>
 void nms_rotated(const Executor& executor, const T* boxes, int64_t count, int64_t columns, double threshold, bool* kept,
                  void* workspace);
 
-// Suppresses centres at most `radius_m` from a kept one.
-//   centers (count, 2), the best first
-//   kept (count)
-void nms_circle(const Executor& executor, const double* centers, int64_t count, double radius_m, bool* kept,
+struct CircleCandidates {
+  const double* centers;  // (count, 2) x y
+  const double* scores;   // (count)
+  const int64_t* order;   // (count) rows, the best first
+  int64_t count;
+};
+
+// Bytes that nms_circle needs besides its output.
+int64_t nms_circle_workspace(int64_t count);
+
+// Suppresses centres at most `radius_m`, which is not negative, from a kept one. Centres that are not finite, scores
+// that are NaN and rows that do not exist are not kept and suppress nothing.
+//   kept (count): whether order[i] is kept
+void nms_circle(const Executor& executor, const CircleCandidates& candidates, double radius_m, bool* kept,
                 void* workspace);
 
 }  // namespace perception

@@ -66,7 +66,7 @@ void suppress_rotated(double half_m, double spoiled) {
     random.spoil(boxes, spoiled);
     steady([&](const Executor& executor) {
       Buffer<bool> kept(count);
-      Buffer<char> workspace(nms_workspace(count, sizeof(T)));
+      Buffer<char> workspace(nms_rotated_workspace(count, sizeof(T)));
       nms_rotated(executor, boxes.data(), count, kColumns, 0.2, kept.data(), workspace.data());
       CHECK(count == 0 || kept[0]);
       return bytes_of(kept);
@@ -88,17 +88,24 @@ TEST(nms_circle_keeps_what_is_apart) {
   Random random(4);
   for (const double spoiled : {0.0, 0.2}) {
     for (const int64_t count : row_counts()) {
-      Buffer<double> centers = random.reals<double>(2 * count, -10, 10);
+      Buffer<double> centers = random.reals<double>(2 * count, -10, 10), scores = random.reals<double>(count, 0, 1);
+      Buffer<int64_t> order(count);
+      for (int64_t i = 0; i < count; ++i) order[i] = count - 1 - i;
       random.spoil(centers, spoiled);
+      random.spoil(scores, spoiled);
+      const CircleCandidates candidates{centers.data(), scores.data(), order.data(), count};
       steady([&](const Executor& executor) {
         Buffer<bool> kept(count);
-        Buffer<char> workspace(nms_workspace(count, sizeof(double)));
-        nms_circle(executor, centers.data(), count, 1.5, kept.data(), workspace.data());
+        Buffer<char> workspace(nms_circle_workspace(count));
+        nms_circle(executor, candidates, 1.5, kept.data(), workspace.data());
         for (int64_t i = 0; i < count; ++i) {
+          const double x = centers[2 * order[i]], y = centers[2 * order[i] + 1];
+          bool expected = std::isfinite(x) && std::isfinite(y) && !std::isnan(scores[order[i]]);
           for (int64_t j = 0; j < i; ++j) {
-            const double dx = centers[2 * i] - centers[2 * j], dy = centers[2 * i + 1] - centers[2 * j + 1];
-            CHECK(!(kept[i] && kept[j] && std::sqrt(dx * dx + dy * dy) <= 1.5));
+            const double dx = x - centers[2 * order[j]], dy = y - centers[2 * order[j] + 1];
+            expected = expected && !(kept[j] && std::sqrt(dx * dx + dy * dy) <= 1.5);
           }
+          CHECK(kept[i] == expected);
         }
         return bytes_of(kept);
       });

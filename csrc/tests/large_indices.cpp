@@ -105,7 +105,8 @@ TEST(cells_of_large_bevs_are_within) {
 
 TEST(workspaces_of_large_inputs_are_counted) {
   CHECK(box_iou_rotated_workspace({kMost32, kMost32, 7, true}) >= 2 * kMost32 * UprightBox<float>::kFields);
-  CHECK(nms_workspace(kMost32, sizeof(double)) >= kMost32 * static_cast<int64_t>(sizeof(double)));
+  CHECK(nms_rotated_workspace(kMost32, sizeof(double)) >= kMost32 * static_cast<int64_t>(sizeof(double)));
+  CHECK(nms_circle_workspace(kMost32) >= kMost32 * static_cast<int64_t>(sizeof(int64_t)));
   CHECK(table_capacity(kMost32) >= 2 * kMost32 && slots_for(kMost32) >= 2 * kMost32);
   const SparseGeometry geometry{{3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}, {9, 9, 9}, {9, 9, 9}};
   CHECK(most_outputs(geometry, kMost32) == 27 * kMost32);

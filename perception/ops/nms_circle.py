@@ -34,11 +34,12 @@ def nms_circle(centers: Tensor, scores: Tensor, radius_m: float) -> Tensor:
     check_same_device("nms_circle", centers=centers, scores=scores)
     if not radius_m >= 0:
         raise ValueError(f"nms_circle: radius_m must be 0 or more, got {radius_m}")
-    places, values = centers.detach().double(), scores.detach()
-    rows = (places.isfinite().all(1) & ~values.isnan()).nonzero()[:, 0]
-    rows = rows[torch.argsort(values[rows], descending=True, stable=True)]  # (V,)
+    places, values = centers.detach().double(), scores.detach().double()
+    order = torch.argsort(values, descending=True, stable=True)  # (M,)
     if _library.has_kernels(centers.device):
-        return rows[torch.ops.perception.nms_circle(places[rows], radius_m)]
+        return order[torch.ops.perception.nms_circle(places, values, order, radius_m)]
+    valid = places.isfinite().all(1) & ~values.isnan()
+    rows = order[valid[order]]  # (V,)
     return rows[nms_circle_reference(places[rows], radius_m)]
 
 
@@ -46,7 +47,7 @@ def nms_circle_reference(centers: Tensor, radius_m: float) -> Tensor:
     """Does what the kernel of `nms_circle` does, in plain torch: the specification, and the fallback without kernels.
 
     Args:
-        centers: (M, 2) float64 x y, metres, the best first.
+        centers: (M, 2) float64 x y, metres, finite, the best first.
         radius_m: as in `nms_circle`.
 
     Returns:
@@ -59,7 +60,7 @@ def nms_circle_reference(centers: Tensor, radius_m: float) -> Tensor:
     return kept
 
 
-def _fake(centers: Tensor, radius_m: float) -> Tensor:
+def _fake(centers: Tensor, scores: Tensor, order: Tensor, radius_m: float) -> Tensor:
     return centers.new_empty(centers.shape[0], dtype=torch.bool)
 
 

@@ -49,14 +49,37 @@ def test_same_rows_on_any_number_of_threads(generator, on_threads):
 
 def test_opcheck(kernel_device, generator):
     centers = torch.rand(20, 2, generator=generator, dtype=torch.float64).to(kernel_device)
-    torch.library.opcheck(torch.ops.perception.nms_circle.default, (centers, 0.3))
+    scores = torch.rand(20, generator=generator, dtype=torch.float64).to(kernel_device)
+    torch.library.opcheck(torch.ops.perception.nms_circle.default, (centers, scores, scores.argsort(), 0.3))
 
 
 def test_compiled_op_rejects_what_the_kernel_cannot_read(kernel_device):
-    with pytest.raises(RuntimeError, match=r"nms_circle: centers must be \(any, 2\), got \(3, 3\) Double"):
-        torch.ops.perception.nms_circle(torch.zeros(3, 3, dtype=torch.float64, device=kernel_device), 0.5)
+    op = torch.ops.perception.nms_circle
+    centers = torch.zeros(3, 2, dtype=torch.float64, device=kernel_device)
+    scores, order = centers[:, 0], torch.arange(3, device=kernel_device)
+    with pytest.raises(RuntimeError, match=r"nms_circle: centers must be \(any, 2\), got \(3, 1\) Double"):
+        op(centers[:, :1], scores, order, 0.5)
     with pytest.raises(RuntimeError, match=r"nms_circle: centers must be float64, got \(3, 2\) Float"):
-        torch.ops.perception.nms_circle(torch.zeros(3, 2, device=kernel_device), 0.5)
+        op(centers.float(), scores, order, 0.5)
+    with pytest.raises(RuntimeError, match=r"nms_circle: scores must be \(3\), got \(2\) Double"):
+        op(centers, scores[:2], order, 0.5)
+    with pytest.raises(RuntimeError, match=r"nms_circle: order must be int64, got \(3\) Int"):
+        op(centers, scores, order.int(), 0.5)
+    with pytest.raises(RuntimeError, match="nms_circle: radius_m must be 0 or more, got -1"):
+        op(centers, scores, order, -1.0)
+    assert op(centers, scores, order + 1, 0.5).tolist() == [True, False, False]  # row 3 does not exist
+
+
+@pytest.mark.parametrize("spread", [1e-150, 1e-3, 1e3, 1e150])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, math.inf])
+def test_any_scale_matches_the_definition(device, generator, spread, share):
+    centers = (torch.rand(300, 2, generator=generator, dtype=torch.float64) - 0.5) * spread
+    centers[::5] = centers[:60]  # some at the same place
+    centers[7] = 1.7e308  # one far from all others
+    scores = torch.rand(300, generator=generator)
+    radius_m = share * spread
+    expected = greedy(centers.tolist(), scores.tolist(), radius_m)
+    assert nms_circle(centers.to(device), scores.to(device), radius_m).tolist() == expected
 
 
 def test_of_equal_scores_the_first_row_stays(device):
