@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ KINDS = {
     "loader": "pictures and points of a sample",
     "simulation": "keyframes a second of simulated sets",
     "model": "a detector's parts, a training step, and the loader that feeds it",
+    "evaluation": "from a result file to the detection metrics",
 }
 
 
@@ -35,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="writes the rows there")
     try:
         rows = _run_ops(parser, rest) if options.kind == "ops" else _run_module(parser, options.kind, rest)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     print(table(rows))
@@ -75,14 +77,30 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_ops(parser: argparse.ArgumentParser, arguments: list[str]) -> list[dict[str, Any]]:
     known = sorted(path.stem for path in (ROOT / "benchmarks" / "ops").glob("[!_]*.py"))
-    parser.add_argument("--op", action="append", choices=known, help="this one alone; may be given several times")
+    parser.add_argument(
+        "--only", metavar="OP", action="append", choices=known, help=f"one alone, may be repeated: {', '.join(known)}"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: device times and bandwidth")
     options = parser.parse_args(arguments)
+    measure = _on_cuda() if options.device == "cuda" else _on_cpu
     rows: list[dict[str, Any]] = []
-    for name in options.op or known:
+    for name in options.only or known:
         print(f"{name} ...", file=sys.stderr)
-        rows += [dict(row) for row in importlib.import_module(f"benchmarks.ops.{name}").run()]
+        rows += [dict(row) for row in measure(name)]
         _write(rows, options.json)
     return rows
+
+
+def _on_cpu(op: str) -> Iterable[Mapping[str, Any]]:
+    return importlib.import_module(f"benchmarks.ops.{op}").run()
+
+
+def _on_cuda() -> Callable[[str], Iterable[Mapping[str, Any]]]:
+    from benchmarks.ops._cuda import CudaTimer
+    from benchmarks.ops._cuda_cases import CASES
+
+    timer = CudaTimer()
+    return lambda op: [row for case in CASES[op](timer.device) for row in timer.compare(op, case)]
 
 
 def _run_module(parser: argparse.ArgumentParser, kind: str, arguments: list[str]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import torch
 
@@ -14,16 +14,24 @@ _MATRIX_SIZE = 1024
 
 
 class Row(TypedDict):
-    """One comparison: p50 times in milliseconds, and the least that this machine's memory and arithmetic would take."""
+    """One comparison: p50 times in milliseconds, and the least that this machine's memory and arithmetic would take.
+
+    Rows of a CUDA device say more: what was measured on, and how fast memory was used and can be.
+    """
 
     op: str
     case: str
     ours_ms: float
     peer: str
-    peer_ms: float | None
+    peer_ms: float | Literal["absent"]
     ratio: float | None
     limit_ms: float
     limit_share: float
+    ours_peak_mb: NotRequired[float]
+    peer_peak_mb: NotRequired[float]
+    achieved_gb_s: NotRequired[float]
+    ceiling_gb_s: NotRequired[float]
+    hardware: NotRequired[str]
 
 
 def compare(
@@ -40,29 +48,43 @@ def compare(
         op: name of the op.
         case: sizes, in words.
         ours: runs our op once.
-        peers: name -> runs a peer once; None for one that is not installed, which is listed without a time.
+        peers: name -> runs a peer once; None for one that is not installed, whose time is "absent".
         least_bytes: bytes that any implementation must read and write.
         least_flops: additions and multiplications that it must do; the limit is the longer of the times for both.
 
     Returns:
         One row per peer; `ratio` is how many times faster ours is, `limit_share` how much of the limit it reaches.
     """
-    installed = {name: peer for name, peer in peers.items() if peer is not None}
-    times: dict[str, float | None] = {**dict.fromkeys(peers), **medians_ms({"": ours, **installed})}
-    ours_ms = times[""] or 0.0
+    times = medians_ms({"": ours, **{name: peer for name, peer in peers.items() if peer is not None}})
     limit_ms = max(least_bytes / bytes_per_ms(), least_flops / flops_per_ms() if least_flops else 0.0)
+    return rows(op, case, times.pop(""), {name: times.get(name) for name in peers}, limit_ms)
+
+
+def rows(op: str, case: str, ours_ms: float, peers_ms: Mapping[str, float | None], limit_ms: float) -> list[Row]:
+    """Lays out times.
+
+    Args:
+        op: name of the op.
+        case: sizes, in words.
+        ours_ms: our time.
+        peers_ms: name -> time of a peer; None for one that is not installed.
+        limit_ms: the least time that the machine allows.
+
+    Returns:
+        One row per peer.
+    """
     return [
         Row(
             op=op,
             case=case,
             ours_ms=ours_ms,
-            peer=name if name in installed else f"{name} (absent)",
-            peer_ms=times[name],
-            ratio=(times[name] or 0.0) / ours_ms if name in installed else None,
+            peer=name,
+            peer_ms="absent" if peer_ms is None else peer_ms,
+            ratio=None if peer_ms is None else peer_ms / ours_ms,
             limit_ms=limit_ms,
             limit_share=limit_ms / ours_ms,
         )
-        for name in peers
+        for name, peer_ms in peers_ms.items()
     ]
 
 

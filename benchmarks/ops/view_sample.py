@@ -24,16 +24,10 @@ _GRID = Grid((-51.2, 51.2), (-51.2, 51.2), (-3.0, 3.0), (0.8, 0.8, 3.0))
 
 def run() -> list[Row]:
     """Measures the forward pass, and forward with backward, for voxels that look into six cameras."""
-    generator = torch.Generator().manual_seed(0)
-    levels = []
-    for stride in _STRIDES:
-        maps = torch.randn(_CAMERAS, _CHANNELS, _IMAGE[0] // stride, _IMAGE[1] // stride, generator=generator)
-        levels.append(maps.to(memory_format=torch.channels_last)[None])
+    levels, plan, least_bytes = inputs()
     contiguous = [level.contiguous() for level in levels]  # what grid_sample reads fastest
-    plan = _ring_of_cameras()
     hits = int(plan.valid.sum())
     case = f"{plan.valid.shape[2]} points seen {hits} times, {_CAMERAS} cameras, 4 levels, {_CHANNELS} channels"
-    least_bytes = num_bytes(*levels, plan.pixels_px, plan.valid) + plan.counts.numel() * (_CHANNELS * 4 + 8)
 
     with torch.no_grad():
         peers = {
@@ -51,6 +45,22 @@ def run() -> list[Row]:
         },
         3 * least_bytes,
     )
+
+
+def inputs() -> tuple[list[Tensor], ViewSamplePlan, int]:
+    """Makes maps of six cameras at four strides, and looks at the grid from them.
+
+    Returns:
+        (1, N, C, H, W) float32 maps, channels last in memory, the plan, and the bytes that must be read and written.
+    """
+    generator = torch.Generator().manual_seed(0)
+    levels = []
+    for stride in _STRIDES:
+        maps = torch.randn(_CAMERAS, _CHANNELS, _IMAGE[0] // stride, _IMAGE[1] // stride, generator=generator)
+        levels.append(maps.to(memory_format=torch.channels_last)[None])
+    plan = _ring_of_cameras()
+    written = plan.counts.numel() * (_CHANNELS * 4 + 8)
+    return levels, plan, num_bytes(*levels, plan.pixels_px, plan.valid) + written
 
 
 def _with_backward(
