@@ -9,6 +9,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.ops import unary_union
 
 from perception.formats.classes import POINT_CATEGORIES
+from perception.simulation.materials import material_index
 from perception.simulation.town import KERB_HEIGHT_M, Town, build_town, curves
 from perception.simulation.town.plan import draw_plan
 
@@ -196,6 +197,11 @@ def test_plans_of_any_seed_hold_together(seed: int) -> None:
     assert len(plan.junctions) >= 6 and plan.parking_slots
     degrees = {sum(a.junction == j for a in plan.approaches) for j in range(len(plan.junctions))}
     assert degrees == {3, 4}
+
+
+def test_a_park_whose_edge_is_one_line_in_two_parts_gets_its_hedges() -> None:
+    town = build_town(100100, "train", "boston-seaport")
+    assert np.any(town.mesh.materials == material_index("hedge"))
 
 
 @pytest.mark.slow
