@@ -2,8 +2,8 @@
 
 Each scene is made by one worker, started by spawn with one thread, and leaves its rows under `OUT/.parts/<scene>` once
 all its files are written, and the map of its town beside them. When every part is there, maps and tables are written,
-the tables' folder gets its name in one step, and the parts are removed. So a version whose folder is there is whole,
-and a folder with `.parts` still lacks something.
+the folder of each version's tables gets its name in one step, and the parts are removed. So a version whose folder is
+there is whole.
 """
 
 from __future__ import annotations
