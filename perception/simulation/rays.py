@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import open3d
 
 from perception.simulation import raster, ray_kernels
 from perception.simulation.materials import MATERIALS
 from perception.simulation.mesh import Mesh, merge
+
+if TYPE_CHECKING:
+    import open3d
 
 STATIC = -1
 """Value of `Hits.actor` for what stands still, and where nothing was hit."""
@@ -305,10 +307,14 @@ class RayScene:
 
 
 def _tensor(rays: np.ndarray) -> open3d.core.Tensor:
+    import open3d
+
     return open3d.core.Tensor.from_numpy(np.ascontiguousarray(rays))
 
 
 def _ray_scene(vertices: np.ndarray, triangles: np.ndarray) -> open3d.t.geometry.RaycastingScene:
+    import open3d  # takes a second, which those who only ask for calibrations save
+
     scene = open3d.t.geometry.RaycastingScene(nthreads=1)
     if len(triangles):
         scene.add_triangles(_tensor(vertices.astype(np.float32)), _tensor(triangles.astype(np.uint32)))

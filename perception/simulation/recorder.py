@@ -18,6 +18,7 @@ from perception.simulation.rays import RayScene
 from perception.simulation.rig import surround_rig
 from perception.simulation.sensors.base import Recording, Sensor, Surroundings
 from perception.simulation.sensors.camera import CameraRecording
+from perception.simulation.sensors.ego_body import ego_shadow
 from perception.simulation.sensors.lidar import LidarRecording
 from perception.simulation.signal_lamps import SignalLamps, lamp_meshes
 from perception.simulation.town import Town, build_town
@@ -73,13 +74,15 @@ def surroundings_of(world: World, time_of_day: TimeOfDay) -> Surroundings:
         Its surfaces, motion, materials and light, in the frame of its town.
     """
     meshes = [mesh for actor in world.actors for mesh in actor.shape.meshes]
+    lamps = lamp_meshes()
     return Surroundings(
-        rays=RayScene(world.town.mesh, [*meshes, *lamp_meshes()]),
+        rays=RayScene(world.town.mesh, [*meshes, *lamps, ego_shadow()]),
         motion=_Motion(world),
         materials=world.town.materials,
         light=draw_light(world.seed, time_of_day),
         seed=world.seed,
         signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(meshes)),
+        ego_shape=len(meshes) + len(lamps),
     )
 
 

@@ -50,12 +50,14 @@ class Instant:
     Attributes:
         rays: its surfaces.
         actors: where what moves is.
+        casters: what of it throws shadows, and what throws some and is not seen.
         light: sun and sky.
         looks: the table of materials.
     """
 
     rays: RayScene
     actors: ActorPoses
+    casters: ActorPoses
     light: Light
     looks: Appearance
 
@@ -70,8 +72,8 @@ class Instant:
         Returns:
             The light (H, W, 3) float32.
         """
-        clear = open_sky(self.rays, hits, view.eye_m, view.directions, view.width_px, self.actors)
-        lit = sunlit(self.rays, hits, view.eye_m, view.directions, self.light, self.actors, view.width_px)
+        clear = open_sky(self.rays, hits, view.eye_m, view.directions, view.width_px, self.casters)
+        lit = sunlit(self.rays, hits, view.eye_m, view.directions, self.light, self.casters, view.width_px)
         mirrors = self._mirrors(view, hits)
         picture = self._radiance(view, hits, lit, clear, mirrors)  # (H * W, 3)
         if between is not None:
@@ -88,7 +90,7 @@ class Instant:
 
     def _small(self, view: View, hits: Hits, clear: np.ndarray) -> np.ndarray:
         """(N, 3) light along rays that met what no pixel's middle shows; its reflections are guessed."""
-        lit = sunlit(self.rays, hits, view.eye_m, view.directions, self.light, self.actors)
+        lit = sunlit(self.rays, hits, view.eye_m, view.directions, self.light, self.casters)
         return self._radiance(view, hits, lit, clear, _guessed(len(clear)))
 
     def _radiance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,13 @@ _SPACING_M = 1.3
 _RAMP_M = 0.3
 _NEAR_M = 70.0
 _PER_PERSON_M = 44.0
+_AHEAD_M = 1.25
+"""How far a stroller or a dog goes before the person whose it is."""
+
+_WALKERS = {"adult_walking": 0.88, "child_walking": 0.07, "worker_walking": 0.03, "wheelchair": 0.02}
+_COMPANIONS = {"": 0.92, "dog": 0.045, "stroller": 0.035}
+_STANDING = {"adult_standing": 0.76, "adult_sitting": 0.2, "officer_standing": 0.04}
+_RIDER_SHARE = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +64,12 @@ def draw_crossers(town: Town, seen: np.ndarray, first_id: int, rng: np.random.Ge
             pace = float(rng.uniform(1.1, 1.6))
             start = max(0.5, kerbs[0] - float(rng.uniform(1.0, 26.0)))
             walker = Walker(first_id + len(people), path, index, ahead, kerbs, pace, start, pace)
-            people.append(Pedestrian(walker, build_shape(_walking_kind(rng), rng)))
+            people.append(Pedestrian(walker, build_shape(_drawn(_WALKERS, rng), rng)))
     return people
 
 
-def _walking_kind(rng: np.random.Generator) -> str:
-    return str(rng.choice(("adult_walking", "child_walking", "worker_walking"), p=(0.9, 0.07, 0.03)))
+def _drawn(shares: Mapping[str, float], rng: np.random.Generator) -> str:
+    return str(rng.choice(list(shares), p=list(shares.values())))
 
 
 def _crossing_path(
@@ -143,7 +151,7 @@ def _strollers_along(
             pace = taken[-1][1] or pace
         if all(_keep_apart(start - other, (pace - speed) * duration, around_m) for other, speed in taken):
             taken.append((start, pace))
-            tracks.append(_stroller(path, start, pace, times, rng))
+            tracks += _stroller(path, start, pace, times, rng)
     return tracks
 
 
@@ -154,16 +162,25 @@ def _keep_apart(lead_m: float, gained_m: float, around_m: float) -> bool:
     return bool(first - turn >= _SPACING_M and last - turn <= around_m - _SPACING_M)
 
 
-def _stroller(path: Path, start: float, pace: float, times: np.ndarray, rng: np.random.Generator) -> ActorTrack:
-    """A person at a constant pace, or standing or sitting where it is zero."""
+def _stroller(path: Path, start: float, pace: float, times: np.ndarray, rng: np.random.Generator) -> list[ActorTrack]:
+    """A person at a constant pace, with what goes before them, or one who stands or sits where it is zero."""
     if not pace:
-        seated = rng.random() < 0.2
-        shape = build_shape("adult_sitting" if seated else "adult_standing", rng)
+        shape = build_shape(_drawn(_STANDING, rng), rng)
         x, y = path.positions(np.array(start)).tolist()
         facing = float(path.headings(np.array(start)) + rng.normal(0, 0.5) + np.pi / 2 * rng.integers(-1, 2))
-        behaviour = Behaviour.SEATED if seated else Behaviour.ON_FOOT
-        return ActorTrack(shape, behaviour, standing(x, y, KERB_HEIGHT_M, facing), priority=20)
-    stations = start + pace * (times - times[0])
+        behaviour = Behaviour.SEATED if shape.kind == "adult_sitting" else Behaviour.ON_FOOT
+        return [ActorTrack(shape, behaviour, standing(x, y, KERB_HEIGHT_M, facing), priority=20)]
+    kind = "scooter_rider" if rng.random() < _RIDER_SHARE else _drawn(_WALKERS, rng)
+    companion = _drawn(_COMPANIONS, rng) if kind == "adult_walking" else ""
+    tracks = [_walk(kind, path, start + pace * (times - times[0]), rng)]
+    if companion:
+        tracks.append(_walk(companion, path, start + _AHEAD_M + pace * (times - times[0]), rng))
+    return tracks
+
+
+def _walk(kind: str, path: Path, stations: np.ndarray, rng: np.random.Generator) -> ActorTrack:
+    """Somebody who is at given stations (K,) of a path along a walkway."""
     yaw = np.unwrap(path.headings(stations))
-    poses = np.column_stack((path.positions(stations), np.full(len(times), KERB_HEIGHT_M), yaw))
-    return ActorTrack(build_shape(_walking_kind(rng), rng), Behaviour.ON_FOOT, poses, priority=30)
+    poses = np.column_stack((path.positions(stations), np.full(len(stations), KERB_HEIGHT_M), yaw))
+    behaviour = Behaviour.THING if kind == "dog" else Behaviour.ON_FOOT
+    return ActorTrack(build_shape(kind, rng), behaviour, poses, priority=30)

@@ -19,7 +19,10 @@ COUPLING_M = 1.05
 EDGE_M = 1.52
 """How far from the middle of a lane cyclists ride."""
 
-_SHARES = {"car": 0.78, "truck": 0.07, "bus": 0.05, "road_train": 0.03, "motorcyclist": 0.07}
+_SHARES = {
+    "car": 0.765, "truck": 0.07, "bus": 0.05, "road_train": 0.03, "motorcyclist": 0.07, "police_car": 0.008,
+    "ambulance": 0.007,
+}  # fmt: skip
 _WANTED_NEAR = (
     "bus", "road_train", "truck", "motorcyclist", "cyclist", "bus", "motorcyclist", "cyclist", "cyclist", "bus",
     "truck", "motorcyclist", "road_train", "cyclist",

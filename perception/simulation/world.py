@@ -75,6 +75,7 @@ class World:
         self._lift = np.array([0.0] + [track.shape.size_lwh_m[2] / 2 for track in traffic.tracks])  # (A + 1,)
         steps_m = np.linalg.norm(np.diff(self._tables[1:, :, :2], axis=1), axis=-1)  # (A, K - 1)
         self._walked_m = np.pad(np.cumsum(steps_m, axis=1), ((0, 0), (1, 0)))  # (A, K)
+        self._num_meshes = np.array([len(actor.shape.meshes) for actor in self.actors], dtype=np.int64)
         self._stride_m = np.array([STRIDE_SHARE * actor.shape.size_lwh_m[2] for actor in self.actors])
 
     @property
@@ -168,8 +169,7 @@ class World:
         """
         cell, share = self._cell(time_us)
         walked = (1 - share) * self._walked_m[:, cell] + share * self._walked_m[:, cell + 1]
-        count = np.array([len(actor.shape.meshes) for actor in self.actors], dtype=np.int64)
-        return np.floor(walked / self._stride_m).astype(np.int64) % np.maximum(count, 1)
+        return np.floor(walked / self._stride_m).astype(np.int64) % self._num_meshes
 
     def signal_colours(self, time_us: int) -> tuple[str, ...]:
         """What the lights of every stop line of the town show: "green", "amber", "red", "" where there are none."""

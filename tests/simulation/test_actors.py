@@ -102,6 +102,8 @@ def test_shapes_differ_within_a_kind_and_repeat_with_a_seed(kind: str) -> None:
 def test_meshes_are_small() -> None:
     """What a frame costs to trace goes by the number of triangles."""
     limits = {"vehicle.bicycle": 600, "vehicle.motorcycle": 600, "static_object.bicycle_rack": 1500}
+    wheeled = ("personal_mobility", "wheelchair", "stroller")
+    limits |= {f"human.pedestrian.{name}": 500 for name in wheeled}
     for kind, (category, _) in KINDS.items():
         limit = limits.get(category, 300 if category.startswith("human") else 420)
         assert max(mesh.num_triangles for shape in shapes_of(kind) for mesh in shape.meshes) <= limit, kind

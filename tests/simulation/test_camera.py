@@ -15,6 +15,7 @@ from perception.simulation.mesh import Mesh, cuboid, ellipsoid, paint
 from perception.simulation.rays import RayScene
 from perception.simulation.rig import scaled_intrinsics, surround_cameras, surround_rig
 from perception.simulation.sensors.camera import Camera
+from perception.simulation.sensors.ego_body import ego_shadow
 from perception.simulation.signal_lamps import SignalLamps, lamp_meshes
 from perception.simulation.town.town import SignalHead
 from tests.simulation.tiny_world import START_M, EvenMotion, pose, surroundings, wall_at
@@ -126,6 +127,22 @@ def test_what_stands_in_shadow_is_darker() -> None:
     drop = without.image[road].astype(int).sum(axis=1) - with_box.image[road].astype(int).sum(axis=1)
     assert (drop > 60).sum() > 100  # a patch of shadow
     assert np.median(np.abs(drop)) < 30  # the rest as before
+
+
+def test_the_own_car_throws_a_shadow_and_is_not_seen() -> None:
+    world = surroundings(EvenMotion(), [ego_shadow()])
+    low = world.light._replace(to_sun=np.array([-0.98, 0.0, 0.2], np.float32))  # low behind the car
+    with_car, without = (
+        front(motion_blur=False).capture(replace(world, light=low, ego_shape=shape), 0) for shape in (0, None)
+    )
+    assert (with_car.actor == -1).all()
+    np.testing.assert_array_equal(with_car.distance_m, without.distance_m)
+    assert with_car.visible_px.shape == with_car.unoccluded_px.shape == (0,)
+    darker = without.image.astype(int).sum(axis=-1) - with_car.image.astype(int).sum(axis=-1) > 20
+    rows, columns = np.nonzero(darker)
+    assert 0.01 < darker.mean() < 0.2
+    assert (rows > 150).mean() > 0.95  # at the lower edge, before the car
+    assert abs(columns.mean() - 200) < 20
 
 
 def test_same_seed_same_bytes_and_they_are_a_jpeg() -> None:

@@ -111,7 +111,7 @@ def test_attributes_follow_what_actors_do(worlds: list[World]) -> None:
             for actor, name, pace in zip(world.actors, world.actor_attributes(time_us), speed, strict=True):
                 found[name] += 1
                 root = actor.shape.category.split(".")[0]
-                assert (name == "") == (root in ("movable_object", "static_object"))
+                assert (name == "") == (root in ("animal", "movable_object", "static_object"))
                 assert not name.endswith(("parked", "stopped", "standing")) or pace <= 0.2
                 assert not name.endswith("moving") or pace > 0.2
                 if actor.shape.category in ("vehicle.bicycle", "vehicle.motorcycle"):

@@ -28,7 +28,15 @@ from perception.simulation.actors.objects import (
     build_debris,
     build_rack,
 )
-from perception.simulation.actors.people import SITTING, STANDING, Pose, build_person, draw_outfit, walking
+from perception.simulation.actors.people import SITTING, STANDING, Outfit, Pose, build_person, draw_outfit, walking
+from perception.simulation.actors.rare import (
+    build_dog,
+    build_emergency,
+    build_scooter_rider,
+    build_stroller,
+    build_wheelchair,
+    officer_outfit,
+)
 from perception.simulation.actors.solids import Assembly
 from perception.simulation.materials import material_index
 from perception.simulation.mesh import Mesh
@@ -181,6 +189,16 @@ def _sized(
     return shape
 
 
+def _emergency(kind: str, category: str, rng: np.random.Generator) -> ActorShape:
+    size = CAR_SIZES["van" if kind == "ambulance" else "saloon"].draw(rng)
+    assembly = build_emergency(kind, size, rng)
+    return fitted(kind, category, assembly, size + np.array([0.0, 0.0, 0.12]))
+
+
+def _worker(rng: np.random.Generator) -> Outfit:
+    return draw_outfit(rng, worker=True)
+
+
 def _rack(kind: str, category: str, rng: np.random.Generator) -> ActorShape:
     return fitted(kind, category, build_rack(float(rng.uniform(2.2, 4.6)), rng))
 
@@ -199,7 +217,7 @@ def _cycle(
 
 
 def _person(
-    pose: Pose | None, height: tuple[float, float], worker: bool = False
+    pose: Pose | None, height: tuple[float, float], dress: Callable[[np.random.Generator], Outfit] = draw_outfit
 ) -> Callable[[str, str, np.random.Generator], ActorShape]:
     """A builder of people of a mean height and deviation; without a pose they walk and have two meshes."""
 
@@ -208,7 +226,7 @@ def _person(
         tall = height[0] + height[1] * float(np.clip(rng.standard_normal(), -1.8, 1.8))
         step = pose or walking(float(rng.uniform(0.28, 0.40)))
         girth = float(rng.uniform(0.95, 1.2))
-        one = fitted(kind, category, build_person(tall, step, draw_outfit(rng, worker), girth))
+        one = fitted(kind, category, build_person(tall, step, dress(rng), girth))
         return one if pose else ActorShape(kind, category, one.size_lwh_m, (one.meshes[0], _other_foot(one.meshes[0])))
 
     return shape
@@ -243,8 +261,15 @@ KINDS: dict[str, tuple[str, Builder]] = {
     "adult_standing": ("human.pedestrian.adult", _person(STANDING, (1.74, 0.08))),
     "adult_sitting": ("human.pedestrian.adult", _person(SITTING, (1.74, 0.08))),
     "child_walking": ("human.pedestrian.child", _person(None, (1.28, 0.12))),
-    "worker_walking": ("human.pedestrian.construction_worker", _person(None, (1.77, 0.07), worker=True)),
-    "worker_standing": ("human.pedestrian.construction_worker", _person(STANDING, (1.77, 0.07), worker=True)),
+    "worker_walking": ("human.pedestrian.construction_worker", _person(None, (1.77, 0.07), _worker)),
+    "officer_standing": ("human.pedestrian.police_officer", _person(STANDING, (1.78, 0.07), officer_outfit)),
+    "scooter_rider": ("human.pedestrian.personal_mobility", _cycle(build_scooter_rider)),
+    "wheelchair": ("human.pedestrian.wheelchair", _cycle(build_wheelchair)),
+    "stroller": ("human.pedestrian.stroller", _cycle(build_stroller)),
+    "dog": ("animal", _cycle(build_dog)),
+    "police_car": ("vehicle.emergency.police", _emergency),
+    "ambulance": ("vehicle.emergency.ambulance", _emergency),
+    "worker_standing": ("human.pedestrian.construction_worker", _person(STANDING, (1.77, 0.07), _worker)),
     "cone": ("movable_object.trafficcone", _cone),
     "barrier": ("movable_object.barrier", _styled(BARRIER_STYLES, build_barrier)),
     "rack": ("static_object.bicycle_rack", _rack),

@@ -40,6 +40,7 @@ class Surroundings:
         light: sun and sky.
         seed: of the scene; noise depends on it, the channel and the time alone.
         signals: what the traffic lights show; dark where None.
+        ego_shape: the own car among the shapes of the ray scene; it throws no shadow where None.
     """
 
     rays: RayScene
@@ -48,6 +49,7 @@ class Surroundings:
     light: Light
     seed: int
     signals: SignalLamps | None = None
+    ego_shape: int | None = None
 
     def actors(self, start_us: int, end_us: int | None = None) -> ActorPoses:
         """The actors at one time, or between two, over which they move evenly; lit signal lamps follow them."""
@@ -59,6 +61,14 @@ class Surroundings:
             shapes = np.concatenate([shapes, lamps])
             start, end = (np.concatenate([poses, lamp2global]) for poses in (start, end))
         return ActorPoses(shapes, start, end)
+
+    def casting_shadows(self, t_us: int) -> ActorPoses:
+        """What keeps light off the world at one time: the actors, and the own car, which no sensor sees."""
+        actors = self.actors(t_us)
+        if self.ego_shape is None:
+            return actors
+        poses = np.concatenate([actors.start, self.motion.ego2global(t_us)[None]])
+        return ActorPoses.still(np.append(actors.shapes, np.int32(self.ego_shape)), poses)
 
     def known(self, actor: np.ndarray, t_us: int) -> np.ndarray:
         """Rows of actors as sensors report them: signal lamps belong to the town, so theirs become `STATIC`."""

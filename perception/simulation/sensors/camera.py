@@ -113,7 +113,8 @@ class Camera:
             lens = lens._replace(principal_u=lens.principal_u - offset[0], principal_v=lens.principal_v - offset[1])
             return aside, rays.view(camera2global, lens, aside, actors, pixels)[0]
 
-        instant = Instant(rays, actors, surroundings.light, Appearance.of(surroundings.materials))
+        casters, looks = surroundings.casting_shadows(t_us), Appearance.of(surroundings.materials)
+        instant = Instant(rays, actors, casters, surroundings.light, looks)
         view = View(camera2global[:3, 3], directions, width, 1 / float(self.intrinsics[0, 0]))
         picture = instant.picture(view, hits, between if self.smooth_edges else None)
         if self.motion_blur:

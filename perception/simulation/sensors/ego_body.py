@@ -1,9 +1,10 @@
-"""The roof and bonnet of the own car, as far as the LiDAR above sees them."""
+"""The own car: its roof and bonnet, as far as the LiDAR above sees them, and what throws its shadow."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from perception.simulation.ego import EGO_SIZE_LWH_M, FRONT_TO_REAR_AXLE_M
 from perception.simulation.mesh import Mesh, cuboid, loft, merge, paint
 
 _SECTIONS = (
@@ -35,6 +36,19 @@ def ego_body() -> Mesh:
     parts.append(cuboid((0.05, 0.06, 0.12), carrier, (1.35, -0.01, 1.61)))
     parts += [cuboid((0.06, 0.06, 0.10), carrier, (1.42, y, 1.53)) for y in (-0.36, 0.36)]
     return merge(parts)
+
+
+def ego_shadow() -> Mesh:
+    """What of the own car keeps light off the street; no sensor sees it.
+
+    Returns:
+        A mesh in the ego frame.
+    """
+    body = paint("car_white", "vehicle.ego")
+    rear_m, (length, width, _) = FRONT_TO_REAR_AXLE_M - EGO_SIZE_LWH_M[0], EGO_SIZE_LWH_M
+    hull = cuboid((length, width, 0.72), body, (rear_m + length / 2, 0.0, 0.54))
+    places = [(x, sign * (width / 2 - 0.11), 0.14) for x in (0.0, 2.58) for sign in (-1, 1)]
+    return merge([ego_body(), hull, *(cuboid((0.55, 0.2, 0.26), body, place) for place in places)])
 
 
 def _outline(top: float, z_top: float, low: float, z_low: float) -> list[tuple[int, float, float]]:

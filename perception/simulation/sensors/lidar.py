@@ -155,16 +155,16 @@ def return_chance(hits: Hits, cosine: np.ndarray, materials: np.ndarray) -> np.n
     Returns:
         (P,) 0..1; 0 where nothing was hit.
     """
-    surface = materials[hits.material]
-    reflectivity = surface["lidar_reflectivity"]
-    strength = np.maximum(reflectivity + surface["lidar_gloss"], 0.01) / 0.3
-    half_range_m = 110 * strength**0.4 * np.maximum(cosine, 1e-3) ** 0.2  # where every second pulse is lost
-    glass = np.where(reflectivity < 0.1, 1 - 0.9 * surface["gloss"], 1.0)  # lets most of the light through
-    return 0.985 * glass / (1 + (hits.distance_m / half_range_m) ** 2.2)
+    reflectivity, gloss = materials["lidar_reflectivity"], materials["lidar_gloss"]  # (materials,)
+    strength = np.maximum(reflectivity + gloss, 0.01) / 0.3
+    half_range_m = 110 * strength**0.4  # where every second pulse is lost, head on
+    glass = np.where(reflectivity < 0.1, 1 - 0.9 * materials["gloss"], 1.0)  # lets most of the light through
+    reach_m = half_range_m[hits.material] * np.maximum(cosine, 1e-3) ** 0.2  # (P,)
+    return 0.985 * glass[hits.material] / (1 + (hits.distance_m / reach_m) ** 2.2)
 
 
 def _cosines(hits: Hits, directions: np.ndarray) -> np.ndarray:
-    return np.abs((hits.normal * directions).sum(axis=1))
+    return np.abs(np.einsum("ij,ij->i", hits.normal, directions))
 
 
 def _intensities(
@@ -179,9 +179,9 @@ def _intensities(
 
     The root and the factors bring quantiles near those of recorded sweeps, whose scale is no plain reflectivity.
     """
-    surface, cosine = materials[hits.material], _cosines(hits, directions)
-    diffuse = 29 * np.sqrt(surface["lidar_reflectivity"]) * (0.7 + 0.3 * cosine)
-    mirrored = 150 * surface["lidar_gloss"] * cosine**2
+    cosine = _cosines(hits, directions)  # (P,)
+    diffuse = 29 * np.sqrt(materials["lidar_reflectivity"])[hits.material] * (0.7 + 0.3 * cosine)
+    mirrored = 150 * materials["lidar_gloss"][hits.material] * cosine**2
     speckle = np.exp(0.6 * rng.standard_normal(len(own), dtype=np.float32))
     value = np.where(own, 20.0, diffuse + mirrored) * speckle
     empty = rng.poisson(4.0, len(own))
