@@ -36,7 +36,7 @@ def count_macs(model: nn.Module, function: Callable[[], Any]) -> dict[str, int]:
 def _register_own_ops() -> None:
     """Tells torch what the compiled ops cost; done again, it does no harm."""
     ops = torch.ops.perception
-    formulas = {
+    formulas: dict[Any, Callable[..., int]] = {
         ops.sparse_conv: _sparse_conv,
         ops.sparse_conv_weights_backward: _sparse_conv_weights_backward,
         ops.bev_pool: _bev_pool,

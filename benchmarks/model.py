@@ -126,7 +126,7 @@ def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, 
     """
     detector.eval()
     parts = dict(_parts(detector))
-    clocks = defaultdict(Clock)
+    clocks: dict[str, Clock] = defaultdict(Clock)
     with torch.no_grad():
         macs = count_macs(detector, lambda: detector(batch))  # warms up too
         with _timed(parts, clocks):
