@@ -136,6 +136,8 @@ def source_commit() -> str:
         The hash, with "-dirty" where files differ from it, or "unknown" outside a git checkout.
     """
     folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():  # git would find whatever repository the installed package lies in
+        return "unknown"
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

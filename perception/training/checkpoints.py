@@ -106,6 +106,17 @@ class StepCheckpoint(Checkpoint):
         self.keep = keep
         self._step_before = 0
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Removes what a run that was killed while writing has left.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module.
+        """
+        if trainer.is_global_zero:
+            for path in (Path(trainer.default_root_dir) / CHECKPOINT_FOLDER).glob(".*.tmp"):
+                path.unlink()
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Notes how many steps were taken.
 

@@ -80,6 +80,7 @@ def test_the_database_holds_every_object_with_its_points(synthetic: IndexedSet, 
     assert len(objects.take([]).points) == 0
 
 
+@pytest.mark.slow
 def test_workers_build_the_same_and_open_it_by_name(
     synthetic: IndexedSet, objects: ObjectDatabase, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from perception.training.module import TrainingModule
 from tests.synthetic_nuscenes import VERSION
 from tests.tiny_config import tiny_detector
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 RUN = """
 import sys, warnings
@@ -48,7 +49,8 @@ if __name__ == "__main__":
     )
     batches = [batch_of(dataroot, folder / "index", trainer.global_rank)] * 2
     trainer.fit(module, DataLoader(batches, batch_size=None))
-    state = {"weights": module.detector.state_dict()} | vars(keep)
+    state = {"weights": module.detector.state_dict(), "gradients": keep.gradients, "losses": keep.losses}
+    state["statistics"] = keep.statistics
     torch.save(state, folder / f"rank{trainer.global_rank}.pt")
 """
 

@@ -86,12 +86,16 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(dataroot, whole, stops):
 @pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(dataroot, whole):
     folder = whole.parent / "killed"
+    (folder / "checkpoints").mkdir(parents=True)
+    half = folder / "checkpoints" / ".step-00000001.ckpt.1.tmp"
+    half.write_bytes(b"half a checkpoint")  # as of a process that was killed while it wrote
     for batch, mode, status in ((3, "start", -signal.SIGKILL), (6, "resume", -signal.SIGKILL), (99, "resume", 0)):
         command = [sys.executable, "-c", RUN, str(dataroot), str(folder), str(batch), mode]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
         assert result.returncode == status, result.stderr
     assert differences(last_state(whole), last_state(folder)) == []
     assert differences(load_file(whole / "weights.safetensors"), load_file(folder / "weights.safetensors")) == []
+    assert not half.exists()
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path, caplog):
