@@ -1,7 +1,11 @@
-"""Trains a model: `python tools/train.py --config configs/overfit/keyframe.yaml --data.dataroot D --out-dir O`."""
+"""Trains a model: `python tools/train.py --config configs/overfit/keyframe.yaml --data.dataroot D --out-dir O`.
+
+With `--resume last` the same command goes on with a run that was interrupted; see docs/training.md.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 
 
@@ -13,6 +17,8 @@ def main() -> int:
     """
     from perception.training.cli import train
 
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("perception").setLevel(logging.INFO)
     try:
         cli = train()
     except (OSError, ValueError, FloatingPointError) as error:
