@@ -95,7 +95,7 @@ def card_text(record: RunRecord, title: str, figures: Mapping[str, object], limi
         Markdown.
     """
     sections = {
-        "Command": "\n".join(f"    {command}" for command in record.commands),
+        "Command": "\n".join(["```sh", *record.commands, "```"]),
         "Config": f"sha256 `{record.config_sha256}`, in the weights' metadata." if record.config else "None was given.",
         "Source": f"commit `{record.commit}`",
         "Data": _rows(record.data),
