@@ -7,7 +7,7 @@ namespace {
 
 constexpr int64_t kTargetsPerTask = 512;  // their sums stay in the second-level cache over all elements
 constexpr int64_t kPairsPerPart = 4096;   // pairs that one partial sum of a weights' gradient takes up
-constexpr int64_t kPairsAtOnce = 64;      // pairs whose rows stay in the first-level cache
+constexpr int64_t kPairsAtOnce = 48;      // pairs whose rows stay in the first-level cache
 
 struct MatrixSizes {
   int64_t in_channels;

@@ -32,7 +32,9 @@ void add_tile(const Product<T>& product, const int64_t* left_numbers, const Righ
   using Vector = typename VectorOf<T>::type;
   constexpr int64_t kLanes = VectorOf<T>::kLanes;
   Vector sums[kRows][kVectors];
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       sums[r][v] = *reinterpret_cast<const Vector*>(product.sums[r] + column + v * kLanes);
     }
@@ -41,12 +43,17 @@ void add_tile(const Product<T>& product, const int64_t* left_numbers, const Righ
     const T* const row = right.rows + (right.numbers == nullptr ? i : right.numbers[i]) * right.columns + column;
     const int64_t at = (left_numbers == nullptr ? i : left_numbers[i]) * product.left_step;
     Vector values[kVectors];
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) values[v] = *reinterpret_cast<const Vector*>(row + v * kLanes);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) sums[r][v] += product.left[r][at] * values[v];
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
       *reinterpret_cast<Vector*>(product.sums[r] + column + v * kLanes) = sums[r][v];
     }

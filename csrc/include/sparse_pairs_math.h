@@ -18,9 +18,14 @@ struct SparseGeometry {
   PERCEPTION_HOST_DEVICE int64_t num_offsets() const { return kernel[0] * kernel[1] * kernel[2]; }
 };
 
-// One number per (sample, z, y, x), or -1 for coordinates outside; the sample alone has no upper bound.
+// Grids have fewer cells and samples lower numbers than these, so that all keys stay below kKeyLimit.
+constexpr int64_t kCellLimit = int64_t{1} << 40;
+constexpr int64_t kSampleLimit = int64_t{1} << 22;
+constexpr int64_t kKeyLimit = int64_t{1} << 62;
+
+// One number per (sample, z, y, x), or -1 for coordinates outside.
 PERCEPTION_HOST_DEVICE int64_t cell_key(const int64_t* shape, const int64_t* coords) {
-  bool inside = coords[0] >= 0;
+  bool inside = coords[0] >= 0 && coords[0] < kSampleLimit;
   for (int axis = 0; axis < 3; ++axis) inside = inside && coords[axis + 1] >= 0 && coords[axis + 1] < shape[axis];
   return inside ? ((coords[0] * shape[0] + coords[1]) * shape[1] + coords[2]) * shape[2] + coords[3] : -1;
 }
@@ -57,6 +62,16 @@ PERCEPTION_HOST_DEVICE bool output_coords(const SparseGeometry& geometry, const 
         exists && shifted >= 0 && shifted % geometry.stride[axis] == 0 && output[axis + 1] < geometry.out_shape[axis];
   }
   return exists;
+}
+
+// The most outputs that a strided convolution can have.
+PERCEPTION_HOST_DEVICE int64_t most_outputs(const SparseGeometry& geometry, int64_t num_voxels) {
+  int64_t per_voxel = 1;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t kernel = geometry.kernel[axis], stride = geometry.stride[axis];
+    per_voxel *= geometry.dilation[axis] == 1 ? (kernel + stride - 1) / stride : kernel;
+  }
+  return per_voxel * num_voxels;
 }
 
 // Slots of a hash table that stays at most half full: a power of two.

@@ -1,10 +1,9 @@
-// Which input voxel meets which output voxel through which element of the kernel.
-//
-// A table (num_offsets, num_voxels) holds the partner of each voxel for each element, -1 for none; from it come the
-// lists of pairs, ordered by element and then by voxel.
+// Which input voxel meets which output voxel through which element of the kernel: a search finds the pairs, then they
+// are listed in memory of their number.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "include/executor.h"
 #include "include/sparse_pairs_math.h"
@@ -16,54 +15,45 @@ struct SparseVoxels {
   int64_t count;          // below 2^31
 };
 
-// Bytes that submanifold_table and strided_table need besides their outputs.
-int64_t table_workspace(const SparseGeometry& geometry, int64_t num_voxels, bool strided);
+// Memory on a CUDA device that lives until the op returns; on the CPU nobody takes any.
+struct Scratch {
+  void* (*take_bytes)(int64_t count, void* context);
+  void* context;
 
-// For a convolution whose outputs are its inputs: the input that each output sees through each element. Returns the
-// first voxel that is outside or repeated, or -1; CUDA does not look, there such a voxel meets nothing or the first of
-// its kind does.
-int64_t submanifold_table(const Executor& executor, const SparseGeometry& geometry, const SparseVoxels& voxels,
-                          int32_t* table, void* workspace);
-
-// The most outputs that a strided convolution can have.
-inline int64_t most_outputs(const SparseGeometry& geometry, int64_t num_voxels) {
-  int64_t per_voxel = 1;
-  for (int axis = 0; axis < 3; ++axis) {
-    const int64_t kernel = geometry.kernel[axis], stride = geometry.stride[axis];
-    per_voxel *= geometry.dilation[axis] == 1 ? (kernel + stride - 1) / stride : kernel;
+  template <typename T>
+  T* take(int64_t count) const {
+    return static_cast<T*>(take_bytes(count * static_cast<int64_t>(sizeof(T)), context));
   }
-  return per_voxel * num_voxels;
-}
-
-struct StridedOutputs {
-  int64_t count;
-  int64_t bad_voxel;  // outside: as submanifold_table returns it
 };
 
-// For a convolution with an output wherever its kernel meets an input: the output that sees each input through each
-// element. Outputs are numbered in the order in which inputs, and elements per input, meet them.
-//   coords (most_outputs, 4): sample z y x, of which the first `count` rows are written
-StridedOutputs strided_table(const Executor& executor, const SparseGeometry& geometry, const SparseVoxels& voxels,
-                             int32_t* table, int64_t* coords, void* workspace);
+struct PairSearch;  // what a search keeps for the lists; each device has its own
 
-struct PairTable {
-  const int32_t* partners;  // (num_offsets, count)
-  int64_t num_offsets;
-  int64_t count;
+struct FoundPairs {
+  int64_t num_pairs;
+  int64_t num_outputs;
+  // The first voxel outside, else the first repeated, else -1. CUDA does not look: there a voxel outside meets nothing,
+  // of repeated ones a submanifold's meets the first, and strided ones throw std::invalid_argument.
+  int64_t bad_voxel;
+  std::shared_ptr<const PairSearch> search;  // null where there is a bad voxel
 };
 
-// The table of the partners: inverse (num_offsets, num_partners).
-void invert_table(const Executor& executor, const PairTable& table, int64_t num_partners, int32_t* inverse);
+// For a convolution whose outputs are its inputs.
+FoundPairs find_submanifold_pairs(const Executor& executor, const Scratch& scratch, const SparseGeometry& geometry,
+                                  const SparseVoxels& voxels);
 
-// Bytes that count_pairs passes on to list_pairs.
-int64_t pairs_workspace(const PairTable& table);
+// For a convolution with an output wherever its kernel meets an input.
+FoundPairs find_strided_pairs(const Executor& executor, const Scratch& scratch, const SparseGeometry& geometry,
+                              const SparseVoxels& voxels);
 
-// Returns the number of pairs and where each element's begin: offsets (num_offsets + 1).
-int64_t count_pairs(const Executor& executor, const PairTable& table, int64_t* offsets, void* workspace);
+// Lists the outputs of a strided convolution, sorted by sample, z, y, x.
+//   coords (num_outputs, 4): sample z y x
+void list_outputs(const Executor& executor, const FoundPairs& found, int64_t* coords);
 
-// Lists each voxel as target and its partner as source.
-//   sources (pairs), targets (pairs)
-void list_pairs(const Executor& executor, const PairTable& table, const int64_t* offsets, const void* workspace,
-                int64_t* sources, int64_t* targets);
+enum class PairTargets { kOutputs, kInputs };
+
+// Lists the pairs, sorted by element of the kernel and then by target.
+//   offsets (num_offsets + 1): where the pairs of each element begin; sources (num_pairs), targets (num_pairs)
+void list_pairs(const Executor& executor, const FoundPairs& found, PairTargets ends, int64_t* offsets, int64_t* sources,
+                int64_t* targets);
 
 }  // namespace perception

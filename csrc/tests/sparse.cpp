@@ -48,13 +48,11 @@ struct Pairs {
   Buffer<int64_t> offsets, sources, targets;
 };
 
-Pairs listed(const Executor& executor, const PairTable& table) {
-  Buffer<int64_t> offsets(table.num_offsets + 1);
-  Buffer<char> workspace(pairs_workspace(table));
-  const int64_t count = count_pairs(executor, table, offsets.data(), workspace.data());
-  CHECK(count == offsets[table.num_offsets]);
-  Pairs pairs{std::move(offsets), Buffer<int64_t>(count), Buffer<int64_t>(count)};
-  list_pairs(executor, table, pairs.offsets.data(), workspace.data(), pairs.sources.data(), pairs.targets.data());
+Pairs listed(const Executor& executor, const SparseGeometry& geometry, const FoundPairs& found, PairTargets ends) {
+  Pairs pairs{Buffer<int64_t>(geometry.num_offsets() + 1), Buffer<int64_t>(found.num_pairs),
+              Buffer<int64_t>(found.num_pairs)};
+  list_pairs(executor, found, ends, pairs.offsets.data(), pairs.sources.data(), pairs.targets.data());
+  CHECK(pairs.offsets[geometry.num_offsets()] == found.num_pairs);
   return pairs;
 }
 
@@ -122,12 +120,11 @@ TEST(submanifold_pairs_are_those_that_meet) {
         const Buffer<int64_t> coords = random_voxels(random, shape, most);
         const int64_t count = coords.size() / 4;
         steady([&](const Executor& executor) {
-          Buffer<int32_t> table(geometry.num_offsets() * count);
-          Buffer<char> workspace(table_workspace(geometry, count, false));
-          CHECK(submanifold_table(executor, geometry, {coords.data(), count}, table.data(), workspace.data()) == -1);
-          const Pairs pairs = listed(executor, {table.data(), geometry.num_offsets(), count});
+          const FoundPairs found = find_submanifold_pairs(executor, {}, geometry, {coords.data(), count});
+          CHECK(found.bad_voxel == -1 && found.num_outputs == count);
+          const Pairs pairs = listed(executor, geometry, found, PairTargets::kOutputs);
           check_pairs(geometry, pairs, coords, coords);
-          return bytes_of(table, pairs.offsets, pairs.sources, pairs.targets);
+          return bytes_of(pairs.offsets, pairs.sources, pairs.targets);
         });
       }
     }
@@ -140,19 +137,12 @@ struct Strided {
 };
 
 Strided strided_pairs(const Executor& executor, const SparseGeometry& geometry, const Buffer<int64_t>& coords) {
-  const int64_t count = coords.size() / 4, num_offsets = geometry.num_offsets();
-  Buffer<int32_t> by_input(num_offsets * count);
-  Buffer<int64_t> room(4 * most_outputs(geometry, count));
-  Buffer<char> workspace(table_workspace(geometry, count, true));
-  const StridedOutputs found =
-      strided_table(executor, geometry, {coords.data(), count}, by_input.data(), room.data(), workspace.data());
+  const FoundPairs found = find_strided_pairs(executor, {}, geometry, {coords.data(), coords.size() / 4});
   CHECK(found.bad_voxel == -1);
-  Buffer<int64_t> outputs(4 * found.count);
-  std::copy_n(room.data(), outputs.size(), outputs.data());
-  Buffer<int32_t> by_output(num_offsets * found.count);
-  invert_table(executor, {by_input.data(), num_offsets, count}, found.count, by_output.data());
-  return {listed(executor, {by_output.data(), num_offsets, found.count}),
-          listed(executor, {by_input.data(), num_offsets, count}), std::move(outputs)};
+  Buffer<int64_t> outputs(4 * found.num_outputs);
+  list_outputs(executor, found, outputs.data());
+  return {listed(executor, geometry, found, PairTargets::kOutputs),
+          listed(executor, geometry, found, PairTargets::kInputs), std::move(outputs)};
 }
 
 TEST(strided_pairs_are_those_that_meet) {
@@ -188,22 +178,59 @@ TEST(sparse_conv_and_its_gradient_agree) {
   }
 }
 
-TEST(tables_name_voxels_outside_and_repeated_ones) {
+TEST(pairs_of_dilated_and_uneven_kernels_are_those_that_meet) {
+  Random random(4);
+  const Buffer<int64_t> coords = random_voxels(random, kShape, 1500);
+  SparseGeometry geometry{{2, 3, 4}, {1, 3, 2}, {2, 0, 1}, {2, 1, 3}, {6, 20, 20}, {}};
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t extent = geometry.dilation[axis] * (geometry.kernel[axis] - 1) + 1;
+    geometry.out_shape[axis] = (kShape[axis] + 2 * geometry.padding[axis] - extent) / geometry.stride[axis] + 1;
+  }
+  const Strided found = strided_pairs({run_whole}, geometry, coords);
+  check_pairs(geometry, found.forward, coords, found.outputs);
+}
+
+TEST(outputs_rise) {
+  Random random(5);
+  const SparseGeometry geometry = strided(kShape, kThree, 2, 1);
+  const Strided found = strided_pairs({run_whole}, geometry, random_voxels(random, kShape, 1500));
+  int64_t before = -1;
+  for (int64_t i = 0; i < found.outputs.size() / 4; ++i) {
+    const int64_t key = cell_key(geometry.out_shape, found.outputs.data() + 4 * i);
+    CHECK(key > before);
+    before = key;
+  }
+}
+
+// Keys of all sizes up to the limit: cells of grids of 2^40 cells, in the highest sample.
+TEST(pairs_of_far_voxels_are_those_that_meet) {
+  const int64_t shape[] = {1 << 10, 1 << 15, (1 << 15) - 1};
+  const int64_t last = kSampleLimit - 1;
+  const Buffer<int64_t> coords{last, 1023, 32767, 32766, 0, 0,   0,     0,     last, 1023, 32767, 32765,
+                               0,    0,    1,     0,     1, 511, 16384, 16383, 1,    512,  16384, 16383};
+  const SparseGeometry same = submanifold(shape, kThree, 1), halving = strided(shape, kThree, 2, 1);
+  const FoundPairs found = find_submanifold_pairs({run_whole}, {}, same, {coords.data(), 6});
+  const Pairs pairs = listed({run_whole}, same, found, PairTargets::kOutputs);
+  CHECK(found.num_pairs == 6 + 3 * 2);
+  check_pairs(same, pairs, coords, coords);
+  const Strided down = strided_pairs({run_whole}, halving, coords);
+  check_pairs(halving, down.forward, coords, down.outputs);
+}
+
+TEST(searches_name_voxels_outside_and_repeated_ones) {
   constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
   const SparseGeometry geometry = submanifold(kShape, kThree, 1), halving = strided(kShape, kThree, 2, 1);
+  const auto check_third = [&](const Buffer<int64_t>& coords) {
+    CHECK(find_submanifold_pairs({run_whole}, {}, geometry, {coords.data(), 3}).bad_voxel == 2);
+    CHECK(find_strided_pairs({run_whole}, {}, halving, {coords.data(), 3}).bad_voxel == 2);
+  };
   for (const int64_t bad : {int64_t{-1}, int64_t{20}, kMost, kLeast}) {
-    const Buffer<int64_t> coords{0, 0, 0, 0, 1, 5, 19, 19, 0, 1, bad, 2};
-    Buffer<int32_t> table(27 * 3);
-    Buffer<int64_t> outputs(4 * most_outputs(halving, 3));
-    Buffer<char> workspace(std::max(table_workspace(geometry, 3, false), table_workspace(halving, 3, true)));
-    CHECK(submanifold_table({run_whole}, geometry, {coords.data(), 3}, table.data(), workspace.data()) == 2);
-    CHECK(strided_table({run_whole}, halving, {coords.data(), 3}, table.data(), outputs.data(), workspace.data())
-              .bad_voxel == 2);
+    check_third({0, 0, 0, 0, 1, 5, 19, 19, 0, 1, bad, 2});
   }
-  const Buffer<int64_t> twice{0, 1, 2, 3, 0, 1, 2, 4, 0, 1, 2, 3};
-  Buffer<int32_t> table(27 * 3);
-  Buffer<char> workspace(table_workspace(geometry, 3, false));
-  CHECK(submanifold_table({run_whole}, geometry, {twice.data(), 3}, table.data(), workspace.data()) == 2);
+  for (const int64_t bad : {int64_t{-1}, kSampleLimit, kMost, kLeast}) {
+    check_third({0, 0, 0, 0, 1, 5, 19, 19, bad, 1, 1, 2});
+  }
+  check_third({0, 1, 2, 3, 0, 1, 2, 4, 0, 1, 2, 3});
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ from perception.ops._checks import INT64, check_count, check_tensor
 Triple = tuple[int, int, int]
 Pairs = tuple[Tensor, Tensor, Tensor]
 """Sources (R,), targets (R,), and where each element's pairs start (K + 1,)."""
+_MOST_SAMPLES = 2**22
+"""With fewer than 2^40 voxels in each, all have a number of their own in 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ def strided_plan(
         dilation: distance between the kernel's elements, in voxels.
 
     Returns:
-        The plan, on the device of `coords`; outputs are numbered in the order in which inputs meet them. On CUDA, a
-        voxel outside meets nothing (finding it would stall the device); on the CPU it is an error.
+        The plan, on the device of `coords`; outputs are sorted by batch, z, y, x. On CUDA, a voxel outside meets
+        nothing (finding it would stall the device); on the CPU it is an error.
 
     Raises:
         TypeError: `coords` is not a tensor.
@@ -151,6 +153,7 @@ def strided_plan(
     out_shape = strided_shape(shape, *sizes, *more)
     if min(out_shape) < 1:
         raise ValueError(f"{name}: kernel must fit into the padded shape, got {sizes[0]} for {shape}")
+    _check_volume(f"{name}: shape of the result", out_shape)
     kernels = _library.has_kernels(coords.device)
     find = torch.ops.perception.strided_pairs if kernels else strided_pairs_reference
     out_coords, sources, targets, back_sources, back_targets, offsets = find(coords, shape, *sizes, *more)
@@ -231,19 +234,16 @@ def strided_pairs_reference(
     meets = ((shifted >= 0) & (output * steps == shifted) & (output < out_shape)).all(-1)  # (V, K)
     batch = coords[:, None, :1].expand(-1, meets.shape[1], -1)
     rows = torch.cat((batch, output), -1)[meets]  # (R, 4) by input, then by element
-    unique, inverse = torch.unique(rows, dim=0, return_inverse=True)
-    first = torch.full_like(unique[:, 0], len(rows))
-    first = first.scatter_reduce(0, inverse, torch.arange(len(rows), device=rows.device), "amin")
-    by_appearance = torch.argsort(first)
+    unique, inverse = torch.unique(rows, dim=0, return_inverse=True)  # sorted
     by_input = torch.full_like(meets, -1, dtype=torch.int64)
-    by_input[meets] = torch.argsort(by_appearance)[inverse]
+    by_input[meets] = inverse
     by_input = by_input.T  # (K, V)
     back_sources, back_targets, offsets = _list_pairs(by_input)
     by_output = coords.new_full((len(by_input), len(unique)), -1)  # (K, V_out)
     element = torch.repeat_interleave(torch.arange(len(by_input), device=coords.device), offsets.diff())
     by_output[element, back_sources] = back_targets
     sources, targets, _ = _list_pairs(by_output)
-    return unique[by_appearance], sources, targets, back_sources, back_targets, offsets
+    return unique, sources, targets, back_sources, back_targets, offsets
 
 
 def _list_pairs(table: Tensor) -> Pairs:
@@ -265,7 +265,7 @@ def _keys(coords: Tensor, shape: Triple) -> Tensor:
 
 
 def _check_voxels(function: str, coords: Tensor, shape: Triple) -> None:
-    bad = (coords < 0).any(1) | (coords[:, 1:] >= coords.new_tensor(shape)).any(1)
+    bad = (coords < 0).any(1) | (coords >= coords.new_tensor((_MOST_SAMPLES, *shape))).any(1)
     if not bad.any():
         order = torch.argsort(_keys(coords, shape), stable=True)
         repeats = (coords[order[1:]] == coords[order[:-1]]).all(1)
@@ -274,7 +274,7 @@ def _check_voxels(function: str, coords: Tensor, shape: Triple) -> None:
         row = int(bad.nonzero()[0])
         voxel = tuple(coords[row].tolist())
         raise ValueError(
-            f"{function}: coords must be distinct voxels in {shape} of samples from 0, got {voxel} at row {row}"
+            f"{function}: coords must be distinct voxels in {shape} of samples below 2^22, got {voxel} at row {row}"
         )
 
 
@@ -284,14 +284,20 @@ def _check(function: str, coords: Tensor, shape: Triple) -> None:
         raise ValueError(f"{function}: shape must be three numbers z y x, got {shape}")
     for size in shape:
         check_count(f"{function}: shape", size, 1)
+    _check_volume(f"{function}: shape", shape)
+
+
+def _check_volume(argument: str, shape: Triple) -> None:
     if math.prod(shape) >= 2**40:
-        raise ValueError(f"{function}: shape must have fewer than 2^40 voxels, got {shape}")
+        raise ValueError(f"{argument} must have fewer than 2^40 voxels, got {shape}")
 
 
 def _triple(argument: str, value: int | Triple, least: int = 1) -> Triple:
     z, y, x = value if isinstance(value, tuple) and len(value) == 3 else (value, value, value)
     for size in (z, y, x):
         check_count(argument, size, least)  # type: ignore[arg-type]
+        if size >= 2**31:  # type: ignore[operator]
+            raise ValueError(f"{argument} must be below 2^31, got {size}")
     return z, y, x  # type: ignore[return-value]
 
 

@@ -49,9 +49,9 @@ def test_known_strided_pairs(device):
     plan = strided_plan(coords, (1, 1, 5), kernel=(1, 1, 3), stride=(1, 1, 2), padding=(0, 0, 1))
     assert plan.shape == (1, 1, 3)
     # Input 3 is the last element of output 1 and the first of output 2; 0 and 4 are in the middle of outputs 0 and 2.
-    assert plan.coords.tolist() == [[0, 0, 0, 2], [0, 0, 0, 1], [0, 0, 0, 0]]
-    assert pairs_of(plan.sources, plan.targets, plan.offsets) == [{(0, 0)}, {(1, 2), (2, 0)}, {(0, 1)}]
-    assert pairs_of(plan.back_targets, plan.back_sources, plan.offsets) == [{(0, 0)}, {(1, 2), (2, 0)}, {(0, 1)}]
+    assert plan.coords.tolist() == [[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 2]]
+    assert pairs_of(plan.sources, plan.targets, plan.offsets) == [{(0, 2)}, {(1, 0), (2, 2)}, {(0, 1)}]
+    assert pairs_of(plan.back_targets, plan.back_sources, plan.offsets) == [{(0, 2)}, {(1, 0), (2, 2)}, {(0, 1)}]
 
 
 @pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 5), (1, 1, 1)])
@@ -119,14 +119,27 @@ def test_no_voxels(device):
         assert plan.offsets.tolist() == [0] * 28
 
 
-def test_large_shapes_and_samples(device):
-    shape = 1 << 10, 1 << 14, 1 << 14
-    corner = torch.tensor([[3, *(size - 1 for size in shape)], [0, 0, 0, 0], [5, 7, 9, 11]], device=device)
-    coords = torch.cat((corner, corner - torch.tensor([0, 0, 1, 1], device=device).clamp(max=1) * (corner > 1)))
-    plan = submanifold_plan(coords.unique(dim=0), shape)
-    expected = submanifold_pairs_reference(coords.unique(dim=0), shape, (3, 3, 3), (1, 1, 1))
+@pytest.mark.parametrize("last_sample", [0, 3, 2**22 - 1])
+def test_grids_of_more_than_2_to_the_31_voxels(device, last_sample):
+    shape = 1 << 10, 1 << 14, 1 << 15  # 2^39
+    corners = torch.tensor([[last_sample, *(size - 1 for size in shape)], [0, 0, 0, 0], [0, 7, 9, 11]], device=device)
+    beside = corners + torch.tensor([[0, 0, -1, -1], [0, 0, 0, 1], [0, 1, -1, 1]], device=device)
+    apart = corners + torch.tensor([[0, -2, 0, 0], [0, 0, 0, 3], [0, 0, 4, 0]], device=device)
+    coords = torch.cat((corners, beside, apart))[[4, 8, 0, 3, 7, 1, 6, 2, 5]]
+    plan, down = submanifold_plan(coords, shape), strided_plan(coords, shape)
+    expected = submanifold_pairs_reference(coords, shape, (3, 3, 3), (1, 1, 1))
     torch.testing.assert_close((plan.sources, plan.targets, plan.offsets), expected)
-    assert len(plan.sources) == 5 + 4
+    assert len(plan.sources) == 9 + 2 * 3
+    actual = down.coords, down.sources, down.targets, down.back_sources, down.back_targets, down.offsets
+    one, two, three = (1, 1, 1), (2, 2, 2), (3, 3, 3)
+    torch.testing.assert_close(actual, strided_pairs_reference(coords, shape, three, two, one, one))
+
+
+def test_kernel_as_wide_as_its_stride_meets_each_voxel_once(generator):
+    coords = random_coords(generator, shape=(8, 64, 64))
+    plan = strided_plan(coords, (8, 64, 64), kernel=(8, 32, 32), stride=(8, 32, 32), padding=0)
+    assert len(plan.coords) == 2 * 4
+    assert len(plan.sources) == len(coords)
 
 
 def test_takes_strided_views_and_leaves_inputs_alone(device, generator):
@@ -166,17 +179,19 @@ def test_any_voxels_and_sizes_match_reference(voxels, kernel, stride):
     torch.testing.assert_close(actual, expected)
 
 
-@pytest.mark.parametrize("bad", [[0, 5, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 2**40], [0, 1, 1, 1]])
+@pytest.mark.parametrize(
+    "bad", [[0, 5, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [2**22, 0, 0, 0], [0, 0, 0, 2**40], [0, 1, 1, 1]]
+)
 def test_rejects_voxels_outside_or_repeated(bad):
     coords = torch.tensor([[0, 1, 1, 1], [0, 2, 2, 2], bad])
-    words = r"coords must be distinct voxels in \(5, 8, 9\) of samples from 0, got .* at row 2"
+    words = r"coords must be distinct voxels in \(5, 8, 9\) of samples below 2\^22, got .* at row 2"
     with pytest.raises(ValueError, match=f"submanifold_pairs: {words}"):
         submanifold_plan(coords, SHAPE)
     for find in (submanifold_pairs_reference, strided_pairs_reference):
         more = () if find is submanifold_pairs_reference else ((2, 2, 2), (1, 1, 1))
         with pytest.raises(ValueError, match=words):
             find(coords, SHAPE, (3, 3, 3), *more, (1, 1, 1))
-    with pytest.raises((ValueError, RuntimeError), match=r"strided_pairs: coords must be distinct voxels"):
+    with pytest.raises(ValueError, match=f"strided_pairs: {words}"):
         strided_plan(coords, SHAPE)
 
 
@@ -196,6 +211,10 @@ def test_rejects_wrong_arguments():
         strided_plan(coords, SHAPE, kernel=9, padding=0)
     with pytest.raises(ValueError, match=r"strided_plan: shape must have fewer than 2\^40 voxels"):
         strided_plan(coords, (1 << 20, 1 << 10, 1 << 10))
+    with pytest.raises(ValueError, match=r"strided_plan: shape of the result must have fewer than 2\^40 voxels"):
+        strided_plan(coords, SHAPE, padding=1 << 20)
+    with pytest.raises(ValueError, match=r"strided_plan: dilation must be below 2\^31, got 2147483648"):
+        strided_plan(coords, SHAPE, dilation=2**31)
 
 
 def test_compiled_ops_reject_what_the_kernels_cannot_read(kernel_device):
@@ -210,6 +229,10 @@ def test_compiled_ops_reject_what_the_kernels_cannot_read(kernel_device):
     strided = torch.ops.perception.strided_pairs
     with pytest.raises(RuntimeError, match="strided_pairs: stride must be at least 1, got 0"):
         strided(coords, SHAPE, (3, 3, 3), (0, 1, 1), (1, 1, 1), (1, 1, 1))
+    with pytest.raises(RuntimeError, match="strided_pairs: dilation must be below 2147483648, got 2147483648"):
+        strided(coords, SHAPE, (3, 3, 3), (1, 1, 1), (1, 1, 1), (2**31, 1, 1))
+    with pytest.raises(RuntimeError, match=r"strided_pairs: shape of the result must multiply to less than 10\d+, got"):
+        strided(coords, SHAPE, (3, 3, 3), (1, 1, 1), (2**20, 2**20, 2**20), (1, 1, 1))
 
 
 def test_opcheck(kernel_device, generator):
