@@ -20,6 +20,8 @@ _NEAREST_M = 5.0
 _SAFETY_M = 0.3
 _CHECK_EVERY = 2
 _TRIALS = 60
+_ACROSS_M = 5.0
+"""Places that the ego comes nearer to are liked less: what is high there fills half the sweep."""
 
 # Class, what is put there if it is missing, what it does, and how near it must be to be sure of LiDAR points.
 _ROLES = (
@@ -130,7 +132,7 @@ class _Stage:
         places = np.array([spot.pose[:2] for spot in spots])
         driven = self._ego[self._keyframes, :2]
         apart = np.linalg.norm(places[:, None] - driven, axis=-1).min(axis=1)
-        order = np.array([spot.cost for spot in spots]) + rng.uniform(0, 0.9, len(spots))
+        order = np.array([spot.cost for spot in spots]) + rng.uniform(0, 0.9, len(spots)) + (apart < _ACROSS_M)
         near = np.flatnonzero(apart < reach_m - 4.0)
         return (spots[i] for i in near[np.argsort(order[near], kind="stable")])
 

@@ -122,16 +122,19 @@ def _two_wheelers(kind: str, count: int) -> Callable[[np.random.Generator], list
     return arrange
 
 
-# What is looked for beside the ego's route: bays needed, how often it is tried, how likely each time.
-_SPECIALS: tuple[tuple[Callable[[np.random.Generator], list[Piece]], int, tuple[float, ...]], ...] = (
-    (_digging, 3, (1.0, 0.2)),
-    (_fenced, 2, (1.0, 0.3)),
-    (_vehicle("trailer", -0.1), 2, (1.0, 0.4)),
-    (_two_wheelers("motorcycle", 3), 1, (0.9, 0.5)),
-    (_two_wheelers("bicycle", 4), 1, (0.9, 0.6)),
-    (lambda rng: [Piece("rack", 0.0, -0.1)], 1, (0.8, 0.5)),
-    (_vehicle("truck", -0.05), 2, (0.9, 0.6, 0.3)),
-    (_vehicle("bus", -0.1), 2, (1.0, 0.2)),
+_ACROSS_M = 5.0
+"""From the ego's way to the bays of the other side: what is high fills half the sweep where it stands nearer."""
+
+# What is looked for beside the ego's route: bays needed, how near, how often it is tried, how likely each time.
+_SPECIALS: tuple[tuple[Callable[[np.random.Generator], list[Piece]], int, float, tuple[float, ...]], ...] = (
+    (_digging, 3, 0.0, (1.0, 0.2)),
+    (_fenced, 2, 0.0, (1.0, 0.3)),
+    (_vehicle("trailer", -0.1), 2, _ACROSS_M, (0.9, 0.3)),
+    (_two_wheelers("motorcycle", 3), 1, 0.0, (0.9, 0.5)),
+    (_two_wheelers("bicycle", 4), 1, 0.0, (0.9, 0.6)),
+    (lambda rng: [Piece("rack", 0.0, -0.1)], 1, 0.0, (0.8, 0.5)),
+    (_vehicle("truck", -0.05), 2, _ACROSS_M, (0.9, 0.5, 0.2)),
+    (_vehicle("bus", -0.1), 2, _ACROSS_M, (0.8, 0.2)),
 )
 
 
@@ -158,9 +161,9 @@ def draw_parked(town: Town, driven: np.ndarray, works: LaneWorks | None, rng: np
     following = _following_slots(slots)
     free = set(np.flatnonzero(away < _NEAR_M).tolist())
     lanes = np.concatenate([lane.centerline for lane in town.lanes if lane.junction is None])
-    for arrange, needed, chances in _SPECIALS:
+    for arrange, needed, least_m, chances in _SPECIALS:
         for chance in chances:
-            beside = [i for i in sorted(free) if away[i] < _BESIDE_M]
+            beside = [i for i in sorted(free) if least_m < away[i] < _BESIDE_M]
             chains = [chain for i in beside if (chain := _chain(i, needed, following, free))]
             if not chains or rng.random() > chance:
                 continue

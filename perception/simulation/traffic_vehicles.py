@@ -24,8 +24,8 @@ _SHARES = {
     "ambulance": 0.007,
 }  # fmt: skip
 _WANTED_NEAR = (
-    "bus", "road_train", "truck", "motorcyclist", "cyclist", "bus", "motorcyclist", "cyclist", "cyclist", "bus",
-    "truck", "motorcyclist", "road_train", "cyclist",
+    "bus", "road_train", "truck", "motorcyclist", "cyclist", "motorcyclist", "cyclist", "cyclist", "motorcyclist",
+    "cyclist",
 )  # fmt: skip
 _HEAVY: Mapping[str, float] = {"straight": 1.0, "left": 0.15, "right": 0.05}
 _LIGHT: Mapping[str, float] = {"straight": 1.0, "left": 0.4, "right": 0.5}

@@ -87,6 +87,11 @@ class Lidar:
         directions = self._directions @ self.sensor2ego[:3, :3].T
         return RayScene(ego_body()).cast(self.sensor2ego[:3, 3], directions)
 
+    @cached_property
+    def _own_chance(self) -> np.ndarray:
+        """(P,) chance of a return off the own car, whose paint throws away what strikes it at a low angle."""
+        return np.minimum(4 * _cosines(self._own_car, self._directions @ self.sensor2ego[:3, :3].T), 1.0)
+
     def capture(self, surroundings: Surroundings, t_us: int) -> LidarRecording:
         """Records the sweep that ends at a timestamp.
 
@@ -139,7 +144,7 @@ class Lidar:
         depth = rng.exponential(0.15, len(own))
         leaves = materials["pattern"][hits.material] == Pattern.LEAVES
         distance = np.where(own, own_m, hits.distance_m) + _RANGE_NOISE_M * noise + np.where(leaves & ~own, depth, 0)
-        chance = np.where(own, 1.0, return_chance(hits, _cosines(hits, directions), materials))
+        chance = np.where(own, self._own_chance, return_chance(hits, _cosines(hits, directions), materials))
         seen = (rng.random(len(own)) < chance) & (distance > _MIN_RANGE_M) & (distance < _MAX_RANGE_M)
         return np.where(seen, distance, 0.0), own
 
