@@ -87,6 +87,7 @@ class ImageEncoder(nn.Module):
             raise ValueError("ImageEncoder: cameras must hold a present camera, got none")
         pictures = (cameras.images[present].to(self.mean.dtype) - self.mean) / self.std  # (B, N, ...) -> (K, 3, H, W)
         self.feature_sizes(cameras.image_size_px)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)  # convolutions are faster this way
         levels = self.pyramid(list(self.backbone(pictures).feature_maps))
         return CameraViews(
             levels=tuple(_spread(level, present) for level in levels), strides=self.strides, cameras=cameras

@@ -86,7 +86,7 @@ class PillarEncoder(PointEncoder):
             torch.zeros(num_pillars, device=index.device).index_fill(0, index, 1.0).view(-1, 1, *canvas_shape[1:])
         )
         return BevMap(
-            features=self.backbone(canvas.permute(0, 3, 1, 2).contiguous()),  # (B, Y, X, C) -> (B, C', Y, X)
+            features=self.backbone(canvas.permute(0, 3, 1, 2)),  # (B, Y, X, C) -> (B, C', Y, X), channels_last
             validity=nn.functional.max_pool2d(occupied, self.backbone.stride) > 0,
             grid=grid,
         )
