@@ -19,7 +19,7 @@ struct Executor {
   using Body = void (*)(int64_t begin, int64_t end, void* context);
   void (*run)(int64_t count, int64_t grain, Body body, void* context);
 
-  // Calls body(begin, end) on disjoint ranges that cover [0, count), one alone where `grain` is as large as `count`.
+  // Calls body(begin, end) on disjoint ranges that cover [0, count), no more of them than it has lengths of `grain`.
   // Where the ranges end depends on the number of threads: results must not.
   template <typename F>
   void parallel_for(int64_t count, int64_t grain, const F& body) const {

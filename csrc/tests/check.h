@@ -131,8 +131,8 @@ class Random {
   std::mt19937 engine_;
 };
 
-// Splits work where torch would not: in more ranges than threads, of uneven length, shorter than the grain. Thread t
-// takes every kThreads-th range.
+// Splits work where torch would not, so that little work has many ranges: more than threads, of uneven length, shorter
+// than the grain. Thread t takes every kThreads-th range.
 template <int kThreads>
 void run_split(int64_t count, int64_t, Executor::Body body, void* context) {
   if (count <= 0) return;

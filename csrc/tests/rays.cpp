@@ -13,6 +13,7 @@ void cast_rays(const int64_t* count, int64_t num_rays, double filled, double spo
     input.grid.lower[axis] = T(-5);
     input.grid.cell[axis] = T(10) / static_cast<T>(count[axis]);
     input.grid.count[axis] = count[axis];
+    input.grid.stride[axis] = axis == 0 ? 1 : input.grid.stride[axis - 1] * static_cast<int32_t>(count[axis - 1]);
   }
   input.grid.max_range = max_range;
   Buffer<bool> occupied(input.num_cells());
