@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -34,6 +35,12 @@ NO_EXTENSION_HINT = "set PERCEPTION_NO_EXTENSION=1 to install without kernels (t
 CXX_FLAGS = "-std=c++17 -O3 -fPIC -fvisibility=hidden -march=x86-64-v2 -Wall -Wextra"
 CXX_FLAGS += " -ffp-contract=off -fno-trapping-math -fno-math-errno"
 NVCC_FLAGS = "-std=c++17 -O3 -Xcompiler -fPIC,-fvisibility=hidden,-march=x86-64-v2 -Xptxas -v"
+# What the assembler says of one kernel on one GPU generation.
+PTXAS_REPORT = re.compile(
+    r"Compiling entry function '(\w+)' for '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    r".*?Used (\d+) registers",
+    re.DOTALL,
+)
 TORCH_TARGET_VERSION = "0x020a000000000000"  # 2.10, the oldest torch that the libraries load into
 
 log = logging.getLogger("setup")
@@ -54,6 +61,9 @@ class BuildLibraries(build_ext):
         ninja = find_program("ninja", "NINJA", "install it with `pip install ninja`")
         if subprocess.run([ninja, "-C", str(folder)], check=False).returncode != 0:
             sys.exit(f"setup.py: the kernels did not compile (the compiler's words are above); or {NO_EXTENSION_HINT}")
+        if ext.name == CUDA:
+            sources = sorted((ROOT / "csrc/cuda").glob("*.cu"))
+            report_kernels([folder / f"cuda_{source.stem}.o.ptxas" for source in sources])
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(folder / "library.so", target)
@@ -96,7 +106,8 @@ def ninja_file(name: str) -> str:
         nvcc = find_program("nvcc", "CUDACXX", "install the CUDA toolkit (13.0 or newer)", "/usr/local/cuda/bin")
         sources += sorted((ROOT / "csrc/cuda").glob("*.cu"))
         flags = f"{NVCC_FLAGS} {cuda_architectures()} -I{shlex.quote(str(ROOT / 'csrc'))} -DPERCEPTION_CUDA"
-        rules += [rule("cuda", f"{nvcc} -MD -MF $out.d {flags} -c $in -o $out", depfile=True)]
+        report = "2> $out.ptxas || { cat $out.ptxas; exit 1; }"  # the assembler's words go there, too
+        rules += [rule("cuda", f"{nvcc} -MD -MF $out.d {flags} -c $in -o $out {report}", depfile=True)]
         rules += [rule("link", f"{nvcc} $in {link.replace('-Wl,', '-Xlinker ')} -L. -ltorch_cuda -o $out")]
         # An empty library of the same name lets the linker record the dependency beside a torch without CUDA.
         rules += [rule("stub", f"{compiler()} -shared -x c++ /dev/null -Wl,-soname,libtorch_cuda.so -o $out")]
@@ -111,9 +122,48 @@ def ninja_file(name: str) -> str:
     return "\n".join([*rules, *edges, "default library.so", ""])
 
 
+def report_kernels(logs: list[Path]) -> None:
+    """Logs the registers of each CUDA kernel, and ends the build where one of ours spills them into memory."""
+    registers: dict[str, dict[str, str]] = {}
+    spilling: list[str] = []
+    for path in logs:
+        text = path.read_text()
+        for line in text.splitlines():
+            if not line.startswith(("ptxas info", " ")):
+                log.warning("%s", line)
+        for mangled, generation, stores, loads, count in PTXAS_REPORT.findall(text):
+            kernel = kernel_name(mangled)
+            spill = f" (spills: {stores} bytes stored, {loads} loaded)" if (stores, loads) != ("0", "0") else ""
+            registers.setdefault(kernel, {})[generation] = count + spill
+            if spill and not kernel.startswith("cub::"):
+                spilling.append(f"{kernel} on {generation}{spill}")
+    log.info("registers of the CUDA kernels; of CUB's, which come with the toolkit, those that spill:")
+    for kernel, counts in sorted(registers.items()):
+        if not kernel.startswith("cub::") or any("spills" in count for count in counts.values()):
+            log.info("    %-40s %s", kernel, ", ".join(f"{g} {count}" for g, count in sorted(counts.items())))
+    if spilling:
+        sys.exit("setup.py: a CUDA kernel must keep to its registers: " + "; ".join(spilling))
+
+
+def kernel_name(mangled: str) -> str:
+    """Gives a kernel's name as it stands in the source, or the linker's where nothing can tell."""
+    demangle = shutil.which("c++filt")
+    if demangle is None:
+        return mangled
+    name = subprocess.run([demangle, mangled], capture_output=True, text=True, check=True).stdout.strip()
+    cub = re.search(r"\bcub::(?:\w+::)*(\w+)", name)
+    if cub:
+        return f"cub::{cub[1]}"
+    plain = name.removeprefix("void ").replace("(anonymous namespace)::", "").replace("perception::", "")
+    return plain.partition("(")[0]
+
+
 def rule(name: str, command: str, depfile: bool = False) -> str:
     """Gives a ninja rule; with `depfile` the headers that the compiler names are tracked."""
-    return f"rule {name}\n  command = {command}\n" + ("  depfile = $out.d\n  deps = gcc\n" if depfile else "")
+    lines = [f"rule {name}", f"command = {command}", f"description = {name} $out"]
+    if depfile:
+        lines += ["depfile = $out.d", "deps = gcc"]
+    return "\n  ".join(lines) + "\n"
 
 
 def ninja_path(path: Path) -> str:
