@@ -179,8 +179,6 @@ def sparse_plan_call(source: Source, function, reference, sizes: dict, wrong: di
     shape = source.pick((3, 6, 7), (1, 1, 40), (1, 1, 1))
     coords, extreme = with_extreme(source, sparse_voxels(source, shape))
     wrong = {"shape": ((0, 1, 1), (1, 1), (1, 1, -1), (1, 1, 2.5), (2**31, 2**31, 2**31), (2**63, 1, 1)), **wrong}
-    if extreme and ((coords >= 0).all() and (coords[:, 1:] < torch.tensor(shape)).all()):
-        coords, extreme = coords.clamp(max=2**20), False  # samples have no bound but that of the memory
     arguments = {"coords": coords, "shape": shape} | sizes
     kernel = function.__name__.replace("plan", "pairs")
     return Call(function, arguments, reference, wrong, "coords" if extreme else None, also_named=kernel)
@@ -197,7 +195,7 @@ def submanifold_reference(coords, shape, kernel, dilation):
 
 def submanifold_plan_call(source: Source) -> Call:
     sizes = {"kernel": source.pick(1, 3, (1, 5, 3)), "dilation": source.pick(1, 2, (1, 2, 3))}
-    wrong = {"kernel": (2, *NO_SIZES, 2**63 + 1), "dilation": (*NO_SIZES, 2**63)}
+    wrong = {"kernel": (2, *NO_SIZES, 2**40 + 1, 2**63 + 1), "dilation": (*NO_SIZES, 2**40, 2**63)}
     return sparse_plan_call(source, plans.submanifold_plan, submanifold_reference, sizes, wrong)
 
 
@@ -216,9 +214,9 @@ def strided_plan_call(source: Source) -> Call:
     }
     wrong = {
         "kernel": (*NO_SIZES, 2**40, 2**63),
-        "stride": (*NO_SIZES, 2**63),
-        "padding": (*NO_COUNTS, 2**63),
-        "dilation": (*NO_SIZES, 2**63),
+        "stride": (*NO_SIZES, 2**40, 2**63),
+        "padding": (*NO_COUNTS, 2**62, 2**63),
+        "dilation": (*NO_SIZES, 2**40, 2**63),
     }
     return sparse_plan_call(source, plans.strided_plan, strided_reference, sizes, wrong)
 
