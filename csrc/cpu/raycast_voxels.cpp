@@ -244,6 +244,7 @@ void raycast_voxels(const Executor& executor, const RaycastInput<T>& input, int6
   pad(executor, input.occupied, grid, occupied);
   RaycastInput<T> padded = input;
   padded.occupied = occupied;
+  padded.grid.stride[0] = 1;
   padded.grid.stride[1] = static_cast<int32_t>(grid.row);
   padded.grid.stride[2] = static_cast<int32_t>(grid.layer());
   const Results<T> results{cells, distances};

@@ -44,39 +44,42 @@ __global__ void count_held(PointsAndBoxes<T> input, const SolidBox* boxes, unsig
 }
 
 template <typename T>
-void prepare(const Executor& executor, const PointsAndBoxes<T>& input, SolidBox* prepared) {
-  if (input.num_boxes == 0) return;
+const SolidBox* prepare(const Executor& executor, const PointsAndBoxes<T>& input, void* workspace) {
+  SolidBox* const prepared = static_cast<SolidBox*>(workspace);
+  if (input.num_boxes == 0) return prepared;
   prepare_boxes<<<blocks_for(input.num_boxes), kThreads, 0, stream_of(executor)>>>(input, prepared);
   check_cuda(cudaGetLastError(), "points_in_boxes: boxes");
+  return prepared;
 }
 
 }  // namespace
 
+int64_t points_in_boxes_workspace(int64_t num_boxes) { return num_boxes * static_cast<int64_t>(sizeof(SolidBox)); }
+
 template <typename T>
-void points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* first, SolidBox* prepared) {
+void points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* first, void* workspace) {
   if (input.num_points == 0) return;
-  prepare(executor, input, prepared);
-  find_first<<<blocks_for(input.num_points), kThreads, 0, stream_of(executor)>>>(input, prepared, first);
+  const SolidBox* const boxes = prepare(executor, input, workspace);
+  find_first<<<blocks_for(input.num_points), kThreads, 0, stream_of(executor)>>>(input, boxes, first);
   check_cuda(cudaGetLastError(), "points_in_boxes");
 }
 
 template <typename T>
-void count_points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* counts,
-                           SolidBox* prepared) {
+void count_points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* counts, void* workspace) {
   if (input.num_boxes == 0) return;
   const cudaStream_t stream = stream_of(executor);
   const size_t bytes = static_cast<size_t>(input.num_boxes) * sizeof(int64_t);
   check_cuda(cudaMemsetAsync(counts, 0, bytes, stream), "count_points_in_boxes: clear");
   if (input.num_points == 0) return;
-  prepare(executor, input, prepared);
-  count_held<<<blocks_for(input.num_points), kThreads, 0, stream>>>(input, prepared,
+  const SolidBox* const boxes = prepare(executor, input, workspace);
+  count_held<<<blocks_for(input.num_points), kThreads, 0, stream>>>(input, boxes,
                                                                     reinterpret_cast<unsigned long long*>(counts));
   check_cuda(cudaGetLastError(), "count_points_in_boxes");
 }
 
-#define INSTANTIATE(T)                                                                              \
-  template void points_in_boxes<T>(const Executor&, const PointsAndBoxes<T>&, int64_t*, SolidBox*); \
-  template void count_points_in_boxes<T>(const Executor&, const PointsAndBoxes<T>&, int64_t*, SolidBox*);
+#define INSTANTIATE(T)                                                                          \
+  template void points_in_boxes<T>(const Executor&, const PointsAndBoxes<T>&, int64_t*, void*); \
+  template void count_points_in_boxes<T>(const Executor&, const PointsAndBoxes<T>&, int64_t*, void*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 

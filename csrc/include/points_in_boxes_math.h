@@ -10,7 +10,6 @@ namespace perception {
 
 struct SolidBox {
   double x, y, z, cos, sin, half_length, half_width, half_height;
-  double radius;  // of the circle around the footprint, a little more than it is
 };
 
 // `box`: centre x y z, length width height, yaw.
@@ -25,8 +24,7 @@ PERCEPTION_HOST_DEVICE SolidBox solid_box(const T* box) {
           std::sin(yaw),
           half_length,
           half_width,
-          static_cast<double>(box[5]) / 2,
-          1.000001 * std::sqrt(half_length * half_length + half_width * half_width)};
+          static_cast<double>(box[5]) / 2};
 }
 
 // Faces belong to the box; what is NaN is in no box and holds nothing.

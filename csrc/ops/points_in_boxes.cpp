@@ -11,7 +11,7 @@ Tensor full_precision(const char* what, const Tensor& tensor, const Tensor& like
   return floating_input(what, tensor, {-1, -1}, like);
 }
 
-// Calls body(input, room for prepared boxes).
+// Calls body(input, workspace).
 template <typename F>
 void with_input(const Tensor& points_in, const Tensor& boxes_in, const F& body) {
   const Tensor points = full_precision("points_in_boxes: points", points_in, points_in);
@@ -19,8 +19,9 @@ void with_input(const Tensor& points_in, const Tensor& boxes_in, const F& body) 
   STD_TORCH_CHECK(points.size(1) >= 3 && boxes.size(1) >= 7,
                   "points_in_boxes: points must be (P, 3+) and boxes (M, 7+), got ", describe(points_in), " and ",
                   describe(boxes_in));
-  Tensor prepared =
-      torch::stable::new_empty(boxes, {boxes.size(0) * static_cast<int64_t>(sizeof(SolidBox))}, ScalarType::Byte);
+  STD_TORCH_CHECK(boxes.size(0) < kMostBoxes, "points_in_boxes: boxes must be fewer than 2^25, got ",
+                  describe(boxes_in));
+  Tensor workspace = torch::stable::new_empty(boxes, {points_in_boxes_workspace(boxes.size(0))}, ScalarType::Byte);
   dispatch_floating(points, [&](auto zero) {
     using T = decltype(zero);
     const PointsAndBoxes<T> input{points.const_data_ptr<T>(),
@@ -29,7 +30,7 @@ void with_input(const Tensor& points_in, const Tensor& boxes_in, const F& body) 
                                   points.size(1),
                                   boxes.size(0),
                                   boxes.size(1)};
-    body(input, static_cast<SolidBox*>(prepared.mutable_data_ptr()));
+    body(input, workspace.mutable_data_ptr());
   });
 }
 
@@ -38,8 +39,8 @@ void with_input(const Tensor& points_in, const Tensor& boxes_in, const F& body) 
 Tensor points_in_boxes_op(const Tensor& points, const Tensor& boxes) {
   const Launch launch(points);
   Tensor first = torch::stable::new_empty(points, {points.dim() == 0 ? 0 : points.size(0)}, ScalarType::Long);
-  with_input(points, boxes, [&](const auto& input, SolidBox* prepared) {
-    points_in_boxes(launch.executor(), input, first.mutable_data_ptr<int64_t>(), prepared);
+  with_input(points, boxes, [&](const auto& input, void* workspace) {
+    points_in_boxes(launch.executor(), input, first.mutable_data_ptr<int64_t>(), workspace);
   });
   return first;
 }
@@ -47,8 +48,8 @@ Tensor points_in_boxes_op(const Tensor& points, const Tensor& boxes) {
 Tensor count_points_in_boxes_op(const Tensor& points, const Tensor& boxes) {
   const Launch launch(points);
   Tensor counts = torch::stable::new_empty(boxes, {boxes.dim() == 0 ? 0 : boxes.size(0)}, ScalarType::Long);
-  with_input(points, boxes, [&](const auto& input, SolidBox* prepared) {
-    count_points_in_boxes(launch.executor(), input, counts.mutable_data_ptr<int64_t>(), prepared);
+  with_input(points, boxes, [&](const auto& input, void* workspace) {
+    count_points_in_boxes(launch.executor(), input, counts.mutable_data_ptr<int64_t>(), workspace);
   });
   return counts;
 }

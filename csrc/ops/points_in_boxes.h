@@ -18,14 +18,17 @@ struct PointsAndBoxes {
   int64_t box_columns;
 };
 
-// `prepared` is room for num_boxes boxes.
+constexpr int64_t kMostBoxes = int64_t{1} << 25;  // must not be reached, so that lists of boxes keep 32-bit numbers
+
+// Bytes that both functions need besides their output.
+int64_t points_in_boxes_workspace(int64_t num_boxes);
+
 //   first (num_points): the first box that holds each point, -1 for none
 template <typename T>
-void points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* first, SolidBox* prepared);
+void points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* first, void* workspace);
 
 //   counts (num_boxes): points in each box
 template <typename T>
-void count_points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* counts,
-                           SolidBox* prepared);
+void count_points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* counts, void* workspace);
 
 }  // namespace perception

@@ -123,9 +123,9 @@ void find_points(int64_t num_points, int64_t num_boxes, double spoiled) {
   const PointsAndBoxes<T> input{points.data(), boxes.data(), num_points, 4, num_boxes, kColumns};
   steady([&](const Executor& executor) {
     Buffer<int64_t> first(num_points), counts(num_boxes);
-    Buffer<SolidBox> prepared(num_boxes);
-    points_in_boxes(executor, input, first.data(), prepared.data());
-    count_points_in_boxes(executor, input, counts.data(), prepared.data());
+    Buffer<char> workspace(points_in_boxes_workspace(num_boxes));
+    points_in_boxes(executor, input, first.data(), workspace.data());
+    count_points_in_boxes(executor, input, counts.data(), workspace.data());
     Buffer<int64_t> expected_counts(num_boxes);
     std::fill(expected_counts.begin(), expected_counts.end(), 0);
     for (int64_t i = 0; i < num_points; ++i) {

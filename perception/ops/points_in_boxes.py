@@ -98,8 +98,9 @@ def _held(points: Tensor, boxes: Tensor) -> Iterator[Tensor]:
 
 
 def _same_dtype(points: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(points.dtype, boxes.dtype)
-    return points.detach()[:, :3].to(dtype), boxes.detach()[:, :7].to(dtype)
+    if points.dtype == boxes.dtype:
+        return points, boxes
+    return points.double(), boxes.double()
 
 
 def _check(function: str, points: Tensor, boxes: Tensor) -> None:

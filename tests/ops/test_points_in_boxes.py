@@ -76,6 +76,17 @@ def test_matches_reference(device, generator, dtypes, num_points, num_boxes):
     assert torch.equal(count_points_in_boxes(*case), count_points_in_boxes_reference(*case))
 
 
+def test_boxes_of_very_different_sizes_match_reference(device, generator):
+    points, boxes = random_case(generator, device, 4000, 90)
+    points *= 10 ** (torch.rand(4000, 1, generator=generator) * 4 - 2).to(device)
+    boxes[:, :6] *= 10 ** (torch.rand(90, 1, generator=generator) * 5 - 3).to(device)
+    boxes[3, 4], boxes[4, 3:5], boxes[5, :2] = -2.0, 0.0, 1e6  # holds nothing, holds a line, far away
+    first = points_in_boxes(points, boxes)
+    assert len(first.unique()) > 20
+    assert torch.equal(first, points_in_boxes_reference(points, boxes))
+    assert torch.equal(count_points_in_boxes(points, boxes), count_points_in_boxes_reference(points, boxes))
+
+
 def test_chunks_do_not_matter(device, generator, monkeypatch):
     points, boxes = random_case(generator, device)
     expected = points_in_boxes_reference(points, boxes), count_points_in_boxes_reference(points, boxes)
