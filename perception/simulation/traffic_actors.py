@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 
@@ -42,6 +43,13 @@ class ActorTrack:
     behaviour: Behaviour
     poses: np.ndarray
     priority: int
+
+    @cached_property
+    def room(self) -> tuple[float, float, float]:
+        """x, y and radius of a circle around all that it covers on its way."""
+        low, high = self.poses[:, :2].min(axis=0), self.poses[:, :2].max(axis=0)
+        x, y = ((low + high) / 2).tolist()
+        return x, y, float(np.hypot(*(high - low)) + np.hypot(*self.shape.size_lwh_m[:2])) / 2
 
 
 def track_times(duration_s: float) -> np.ndarray:

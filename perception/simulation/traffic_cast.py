@@ -167,14 +167,13 @@ class _Stage:
         ego = ego_rectangles(self._ego[::_CHECK_EVERY])
         if _touches(box, ego, np.asarray(EGO_SIZE_LWH_M[:2])):
             return None
+        rooms = np.array([other.room for other in self.tracks]).reshape(-1, 3)
+        apart = np.hypot(rooms[:, 0] - box[0], rooms[:, 1] - box[1])  # (A,)
+        near = [self.tracks[i] for i in np.flatnonzero(apart < rooms[:, 2] + np.hypot(*box[2:4]) / 2)]
         return [
             other
-            for other in self.tracks
-            if _touches(
-                box,
-                other.poses[:: _CHECK_EVERY if len(other.poses) > 1 else 1][:, [0, 1, 3]],
-                other.shape.size_lwh_m[:2],
-            )
+            for other in near
+            if _touches(box, other.poses[::_CHECK_EVERY, [0, 1, 3]], np.asarray(other.shape.size_lwh_m[:2]))
         ]
 
 
