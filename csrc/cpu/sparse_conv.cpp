@@ -5,9 +5,9 @@
 namespace perception {
 namespace {
 
-constexpr int64_t kTargetsPerTask = 512;  // their sums stay in the second-level cache over all elements
-constexpr int64_t kPairsPerPart = 4096;   // pairs that one partial sum of a weights' gradient takes up
-constexpr int64_t kPairsAtOnce = 48;      // pairs whose rows stay in the first-level cache
+constexpr int64_t kTargetsPerTask = 1024;  // their sums stay in the second-level cache over all elements
+constexpr int64_t kPairsPerPart = 4096;    // pairs that one partial sum of a weights' gradient takes up
+constexpr int64_t kPairsAtOnce = 48;       // pairs whose rows stay in the first-level cache
 
 struct MatrixSizes {
   int64_t in_channels;
@@ -122,9 +122,9 @@ void sparse_conv_weights_backward(const Executor& executor, const SparseConvSize
       std::fill(sum, sum + area, T(0));
       for (int64_t pair = part.begin; pair < part.end; pair += kPairsAtOnce) {
         const int64_t count = std::min(kPairsAtOnce, part.end - pair);
-        const int64_t num_next = std::min(kPairsAtOnce, part.end - pair - count);
+        const int64_t next_pairs = part.end - pair >= 2 * kPairsAtOnce ? kPairsAtOnce : 0;
         tiles<T>().add_outer_products(matrix, features, pairs.sources + pair, gradient, pairs.targets + pair, count,
-                                      num_next, sum);
+                                      next_pairs, sum);
       }
     }
   });

@@ -7,7 +7,7 @@
 namespace perception {
 namespace {
 
-constexpr int64_t kVoxelsPerChunk = 2048;
+constexpr int64_t kVoxelsPerChunk = 1024;
 
 // Elements of a submanifold's kernel that see cells in a row.
 struct Run {
@@ -43,21 +43,17 @@ class NeighbourWalk {
  public:
   // `items` end with some of a key above all others, as many as a run is wide.
   NeighbourWalk(const SparseGeometry& geometry, const std::vector<Run>& runs, const Keyed* items, int64_t count)
-      : shape_(geometry.in_shape), runs_(runs), items_(items), count_(count), found_(geometry.num_offsets()) {}
+      : shape_(geometry.in_shape), runs_(runs), items_(items), count_(count) {}
 
-  // Takes the voxels of the next row.
-  void append(const Row& row) {
+  // Writes to `end` what the voxels of the next row meet, to `ends` where each one's meetings end, and gives the last.
+  Meeting* list(const Row& row, Meeting* end, Meeting** ends) {
     enter(row);
     for (int64_t item = row.begin; item < row.end; ++item) {
-      Meeting* end = found_.data();
       for (const size_t run : runs_inside_) end = see(run, row, items_[item].key, end);
-      meetings.insert(meetings.end(), found_.data(), end);
-      sizes.push_back(end - found_.data());
+      ends[item - row.begin] = end;
     }
+    return end;
   }
-
-  std::vector<Meeting> meetings;  // of voxel after voxel
-  std::vector<int64_t> sizes;     // how many of each
 
  private:
   // Leaves out the runs that see nothing from the whole row.
@@ -91,9 +87,16 @@ class NeighbourWalk {
     const Keyed* at = items_ + positions_[number];
     while (at->key < least) ++at;
     positions_[number] = at - items_;
-    for (const Keyed* const last = at + run.width; at < last; ++at) {  // without a branch that nobody could predict
-      *end = {static_cast<int32_t>(run.element + (at->key - first)), static_cast<int32_t>(at->number)};
-      end += at->key < most;
+    const auto take = [&](int64_t i) {  // without a branch that nobody could predict
+      *end = {static_cast<int32_t>(run.element + (at[i].key - first)), static_cast<int32_t>(at[i].number)};
+      end += at[i].key < most;
+    };
+    if (run.width == 3) {  // unrolled for the usual kernel
+      take(0);
+      take(1);
+      take(2);
+    } else {
+      for (int64_t i = 0; i < run.width; ++i) take(i);
     }
     return end;
   }
@@ -104,7 +107,6 @@ class NeighbourWalk {
   int64_t count_;
   std::vector<int64_t> positions_;   // of each run, the first item not below what it sees
   std::vector<size_t> runs_inside_;  // those that may see items from the row
-  std::vector<Meeting> found_;
 };
 
 }  // namespace
@@ -113,6 +115,7 @@ FoundPairs find_submanifold_pairs(const Executor& executor, const Scratch&, cons
                                   const SparseVoxels& voxels) {
   const SortedVoxels sorted = sort_voxels(executor, geometry.in_shape, voxels, geometry.kernel[2]);
   if (sorted.bad_voxel >= 0) return {0, 0, sorted.bad_voxel, nullptr};
+  const Keyed* const items = sorted.items.get();
   const std::vector<Run> runs = runs_of(geometry);
   const auto search = std::make_shared<PairSearch>();
   search->geometry = geometry;
@@ -120,16 +123,21 @@ FoundPairs find_submanifold_pairs(const Executor& executor, const Scratch&, cons
   const int64_t num_chunks = (voxels.count + kVoxelsPerChunk - 1) / kVoxelsPerChunk;
   search->neighbours.resize(static_cast<size_t>(num_chunks));
   executor.parallel_for(num_chunks, 1, [&](int64_t first_chunk, int64_t last_chunk) {
+    const std::unique_ptr<Meeting[]> found = uninitialised<Meeting>(kVoxelsPerChunk * geometry.num_offsets());
+    Meeting* ends[kVoxelsPerChunk];
     for (int64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
       const int64_t begin = chunk * kVoxelsPerChunk, end = std::min(begin + kVoxelsPerChunk, voxels.count);
-      NeighbourWalk walk(geometry, runs, sorted.items.get(), voxels.count);
-      visit_rows(geometry.in_shape, sorted.items.get(), begin, end, [&](const Row& row) { walk.append(row); });
-      search->neighbours[static_cast<size_t>(chunk)] = std::move(walk.meetings);
-      const Meeting* next = search->neighbours[static_cast<size_t>(chunk)].data();
+      NeighbourWalk walk(geometry, runs, items, voxels.count);
+      Meeting* last = found.get();
+      visit_rows(geometry.in_shape, items, begin, end,
+                 [&](const Row& row) { last = walk.list(row, last, ends + (row.begin - begin)); });
+      std::vector<Meeting>& meetings = search->neighbours[static_cast<size_t>(chunk)];
+      meetings.assign(found.get(), last);
+      const Meeting* first = meetings.data();
       for (int64_t item = begin; item < end; ++item) {
-        const Meeting* const first = next;
-        next += walk.sizes[static_cast<size_t>(item - begin)];
-        search->by_output[static_cast<size_t>(sorted.items[item].number)] = {first, next};
+        const Meeting* const next = meetings.data() + (ends[item - begin] - found.get());
+        search->by_output[static_cast<size_t>(items[item].number)] = {first, next};
+        first = next;
       }
     }
   });
