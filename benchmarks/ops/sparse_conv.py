@@ -1,6 +1,6 @@
 """sparse_conv and its plans against spconv on one thread, where spconv's results are right, and the reference.
 
-The limit of a plan is the memory that it reads and writes, and plans stay below 30 % of it: a submanifold's voxels
+The limit of a plan is the memory that it reads and writes, and plans reach a few percent of it: a submanifold's voxels
 follow nine rows of neighbours whose keys they compare, and strided ones sort the keys of all meetings digit by digit.
 """
 

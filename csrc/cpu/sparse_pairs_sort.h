@@ -23,8 +23,8 @@ class Places {
  public:
   Places(const Executor& executor, int64_t num_items, int64_t num_values, int64_t least_items)
       : executor_(executor), num_items_(num_items), num_values_(num_values) {
-    per_chunk_ = std::max(least_items, (num_items + kMostChunks - 1) / kMostChunks);
-    num_chunks_ = std::max<int64_t>(1, (num_items + per_chunk_ - 1) / per_chunk_);
+    num_chunks_ = std::clamp<int64_t>(num_items / least_items, 1, kMostChunks);
+    per_chunk_ = (num_items + num_chunks_ - 1) / num_chunks_;
     numbers_.assign(static_cast<size_t>(num_chunks_ * num_values), 0);
   }
 
@@ -35,7 +35,8 @@ class Places {
     executor_.parallel_for(num_chunks_, 1, [&](int64_t first, int64_t last) {
       for (int64_t chunk = first; chunk < last; ++chunk) {
         const int64_t begin = chunk * per_chunk_;
-        visit(numbers_.data() + chunk * num_values_, begin, std::min(begin + per_chunk_, num_items_));
+        visit(numbers_.data() + chunk * num_values_, std::min(begin, num_items_),
+              std::min(begin + per_chunk_, num_items_));
       }
     });
   }
@@ -65,7 +66,7 @@ class Places {
 };
 
 // Fewer are sorted sooner than several threads have met after every step.
-constexpr int64_t kLeastItemsSorted = int64_t{1} << 15;
+constexpr int64_t kLeastItemsSorted = int64_t{1} << 14;
 
 struct Keyed {
   int64_t key;
