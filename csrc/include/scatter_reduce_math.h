@@ -15,11 +15,10 @@ PERCEPTION_HOST_DEVICE bool replaces_largest(T candidate, T largest) {
   return candidate > largest || (candidate != candidate && largest == largest);
 }
 
-// What element (row, channel) of the input receives of its segment's gradient.
+// What share of its segment's gradient a row receives, where it receives any.
 template <typename T>
-PERCEPTION_HOST_DEVICE T input_gradient(Reduce reduce, T gradient, int64_t count, bool is_largest) {
-  if (reduce == Reduce::kMax) return is_largest ? gradient : T(0);
-  return reduce == Reduce::kMean ? gradient / static_cast<T>(count) : gradient;
+PERCEPTION_HOST_DEVICE T gradient_scale(Reduce reduce, int64_t count) {
+  return reduce == Reduce::kMean ? T(1) / static_cast<T>(count) : T(1);
 }
 
 }  // namespace perception

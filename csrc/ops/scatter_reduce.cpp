@@ -1,9 +1,10 @@
 #include "ops/scatter_reduce.h"
 
+#include <limits>
+#include <stdexcept>
 #include <tuple>
 
 #include "ops/common.h"
-#include "ops/row_groups.h"
 
 namespace perception {
 namespace {
@@ -25,18 +26,29 @@ std::tuple<Tensor, Tensor, Tensor> scatter_reduce_op(const Tensor& features_in, 
   STD_TORCH_CHECK(num_segments >= 0, "scatter_reduce: num_segments must not be negative, got ", num_segments);
   const Reduce reduce = parse_reduce(reduce_name);
 
+  STD_TORCH_CHECK(reduce != Reduce::kMax || sizes.num_rows <= std::numeric_limits<int32_t>::max(),
+                  "scatter_reduce: features must have fewer than 2^31 rows for max, got ", describe(features_in));
+
   const Launch launch(features);
-  const RowGroups groups = group_rows("scatter_reduce", launch, index, num_segments);
   Tensor reduced = torch::stable::new_empty(features, {num_segments, sizes.channels});
   Tensor counts = torch::stable::new_empty(index, {num_segments});
-  Tensor largest = torch::stable::new_empty(index, {reduce == Reduce::kMax ? num_segments : 0, sizes.channels});
+  Tensor largest =
+      torch::stable::new_empty(index, {reduce == Reduce::kMax ? num_segments : 0, sizes.channels}, ScalarType::Int);
+  Tensor workspace = torch::stable::new_empty(index, {scatter_reduce_workspace(sizes)}, ScalarType::Byte);
+  int64_t bad_row = -1;
   dispatch_floating(features, [&](auto zero) {
     using T = decltype(zero);
-    scatter_reduce(launch.executor(), reduce, sizes, features.const_data_ptr<T>(),
-                   groups.order.const_data_ptr<int64_t>(), groups.offsets.const_data_ptr<int64_t>(),
-                   reduced.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>(),
-                   largest.mutable_data_ptr<int64_t>());
+    bad_row =
+        scatter_reduce(launch.executor(), reduce, sizes, features.const_data_ptr<T>(), index.const_data_ptr<int64_t>(),
+                       reduced.mutable_data_ptr<T>(), counts.mutable_data_ptr<int64_t>(),
+                       largest.mutable_data_ptr<int32_t>(), workspace.mutable_data_ptr());
   });
+  if (bad_row >= 0) {
+    std::ostringstream message;  // std::invalid_argument reaches Python as ValueError
+    message << "scatter_reduce: index must be in [-1, " << num_segments << "), got "
+            << index.const_data_ptr<int64_t>()[bad_row] << " at row " << bad_row;
+    throw std::invalid_argument(message.str());
+  }
   return {output_like(reduced, features_in), counts, largest};
 }
 
@@ -48,8 +60,10 @@ Tensor scatter_reduce_backward_op(const Tensor& gradient_in, const Tensor& index
   const Reduce reduce = parse_reduce(reduce_name);
   const Tensor counts = index_input("scatter_reduce_backward: counts", counts_in, {sizes.num_segments}, gradient_in);
   const int64_t num_largest = reduce == Reduce::kMax ? sizes.num_segments : 0;
-  const Tensor largest =
-      index_input("scatter_reduce_backward: largest", largest_in, {num_largest, sizes.channels}, gradient_in);
+  check_shape("scatter_reduce_backward: largest", largest_in, {num_largest, sizes.channels}, gradient_in);
+  STD_TORCH_CHECK(largest_in.scalar_type() == ScalarType::Int, "scatter_reduce_backward: largest must be int32, got ",
+                  describe(largest_in));
+  const Tensor largest = torch::stable::contiguous(largest_in);
 
   const Launch launch(gradient);
   Tensor features_gradient = torch::stable::new_empty(gradient, {sizes.num_rows, sizes.channels});
@@ -57,7 +71,7 @@ Tensor scatter_reduce_backward_op(const Tensor& gradient_in, const Tensor& index
     using T = decltype(zero);
     scatter_reduce_backward(launch.executor(), reduce, sizes, gradient.const_data_ptr<T>(),
                             index.const_data_ptr<int64_t>(), counts.const_data_ptr<int64_t>(),
-                            largest.const_data_ptr<int64_t>(), features_gradient.mutable_data_ptr<T>());
+                            largest.const_data_ptr<int32_t>(), features_gradient.mutable_data_ptr<T>());
   });
   return output_like(features_gradient, gradient_in);
 }

@@ -132,13 +132,16 @@ TEST(bev_pool_reads_far_features) {
 TEST(scatter_reduce_reads_far_rows) {
   Expanse<float> features(kRows * kChannels);
   features[kFarRow * kChannels + 5] = 3;
-  const Buffer<int64_t> order{7, kFarRow}, offsets{0, 2};
+  Buffer<int64_t> index(kRows);
+  std::fill(index.begin(), index.end(), -1);
+  index[7] = index[kFarRow] = 0;
   for (const Reduce reduce : {Reduce::kSum, Reduce::kMax}) {
     Buffer<float> reduced(kChannels);
-    Buffer<int64_t> counts(1), largest(kChannels);
-    scatter_reduce({run_whole}, reduce, {kRows, 1, kChannels}, features.data(), order.data(), offsets.data(),
-                   reduced.data(), counts.data(), largest.data());
-    CHECK(reduced[5] == 3 && reduced[4] == 0);
+    Buffer<int64_t> counts(1), workspace(2);
+    Buffer<int32_t> largest(kChannels);
+    scatter_reduce({run_whole}, reduce, {kRows, 1, kChannels}, features.data(), index.data(), reduced.data(),
+                   counts.data(), largest.data(), workspace.data());
+    CHECK(counts[0] == 2 && reduced[5] == 3 && reduced[4] == 0);
     CHECK(reduce == Reduce::kSum || (largest[5] == kFarRow && largest[4] == 7));
   }
 }

@@ -62,11 +62,13 @@ void reduce_rows(Reduce reduce, int64_t num_rows, int64_t channels, double spoil
   random.spoil(features, spoiled);
   const Buffer<int64_t> index = random.wholes(num_rows, -1, sizes.num_segments - 3);
   steady([&](const Executor& executor) {
-    const Groups groups = grouped(executor, index, sizes.num_segments);
     Buffer<T> reduced(sizes.num_segments * channels), features_gradient(num_rows * channels);
-    Buffer<int64_t> counts(sizes.num_segments), largest(reduce == Reduce::kMax ? reduced.size() : 0);
-    scatter_reduce(executor, reduce, sizes, features.data(), groups.order.data(), groups.offsets.data(), reduced.data(),
-                   counts.data(), largest.data());
+    Buffer<int64_t> counts(sizes.num_segments);
+    Buffer<int32_t> largest(reduce == Reduce::kMax ? reduced.size() : 0);
+    Buffer<char> workspace(scatter_reduce_workspace(sizes));
+    const int64_t bad_row = scatter_reduce(executor, reduce, sizes, features.data(), index.data(), reduced.data(),
+                                           counts.data(), largest.data(), workspace.data());
+    CHECK(bad_row == -1);
     scatter_reduce_backward(executor, reduce, sizes, gradient.data(), index.data(), counts.data(), largest.data(),
                             features_gradient.data());
     for (int64_t at = 0; spoiled == 0 && at < reduced.size(); ++at) {

@@ -91,7 +91,7 @@ def _largest(rows: Tensor, index: Tensor, num_segments: int) -> Tensor:
 
 def _fake(features: Tensor, index: Tensor, num_segments: int, reduce: str) -> tuple[Tensor, Tensor, Tensor]:
     channels = features.shape[1]
-    largest = index.new_empty(num_segments if reduce == "max" else 0, channels)
+    largest = index.new_empty(num_segments if reduce == "max" else 0, channels, dtype=torch.int32)
     return features.new_empty(num_segments, channels), index.new_empty(num_segments), largest
 
 
