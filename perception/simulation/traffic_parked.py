@@ -125,16 +125,24 @@ def _two_wheelers(kind: str, count: int) -> Callable[[np.random.Generator], list
 _ACROSS_M = 5.0
 """From the ego's way to the bays of the other side: what is high fills half the sweep where it stands nearer."""
 
-# What is looked for beside the ego's route: bays needed, how near, how often it is tried, how likely each time.
-_SPECIALS: tuple[tuple[Callable[[np.random.Generator], list[Piece]], int, float, tuple[float, ...]], ...] = (
-    (_digging, 3, 0.0, (1.0, 0.2)),
-    (_fenced, 2, 0.0, (1.0, 0.3)),
-    (_vehicle("trailer", -0.1), 2, _ACROSS_M, (0.9, 0.3)),
-    (_two_wheelers("motorcycle", 3), 1, 0.0, (0.9, 0.5)),
-    (_two_wheelers("bicycle", 4), 1, 0.0, (0.9, 0.6)),
-    (lambda rng: [Piece("rack", 0.0, -0.1)], 1, 0.0, (0.8, 0.5)),
-    (_vehicle("truck", -0.05), 2, _ACROSS_M, (0.9, 0.5, 0.2)),
-    (_vehicle("bus", -0.1), 2, _ACROSS_M, (0.8, 0.2)),
+_BESIDE, _ACROSS, _FARTHER = (0.0, _BESIDE_M), (_ACROSS_M, _BESIDE_M), (_BESIDE_M, 58.0)
+
+# What is looked for near the ego's route: bays needed, metres from the ego's way, how likely each time it is tried.
+_SPECIALS: tuple[
+    tuple[Callable[[np.random.Generator], list[Piece]], int, tuple[float, float], tuple[float, ...]], ...
+] = (
+    (_digging, 3, _BESIDE, (1.0, 0.2)),
+    (_fenced, 2, _BESIDE, (1.0, 0.3)),
+    (_vehicle("trailer", -0.1), 2, _ACROSS, (0.9, 0.3)),
+    (_two_wheelers("motorcycle", 3), 1, _BESIDE, (0.9, 0.5)),
+    (_two_wheelers("bicycle", 4), 1, _BESIDE, (0.9, 0.6)),
+    (lambda rng: [Piece("rack", 0.0, -0.1)], 1, _BESIDE, (0.8, 0.5)),
+    (_vehicle("truck", -0.05), 2, _ACROSS, (0.9, 0.5, 0.2)),
+    (_vehicle("bus", -0.1), 2, _ACROSS, (0.8, 0.2)),
+    (_digging, 3, _FARTHER, (1.0, 1.0)),
+    (_vehicle("bus", -0.1), 2, _FARTHER, (0.9, 0.3)),
+    (_vehicle("trailer", -0.1), 2, _FARTHER, (1.0, 0.9)),
+    (_vehicle("truck", -0.05), 2, _FARTHER, (1.0, 0.6)),
 )
 
 
@@ -161,10 +169,10 @@ def draw_parked(town: Town, driven: np.ndarray, works: LaneWorks | None, rng: np
     following = _following_slots(slots)
     free = set(np.flatnonzero(away < _NEAR_M).tolist())
     lanes = np.concatenate([lane.centerline for lane in town.lanes if lane.junction is None])
-    for arrange, needed, least_m, chances in _SPECIALS:
+    for arrange, needed, (least_m, most_m), chances in _SPECIALS:
         for chance in chances:
-            beside = [i for i in sorted(free) if least_m < away[i] < _BESIDE_M]
-            chains = [chain for i in beside if (chain := _chain(i, needed, following, free))]
+            near = [i for i in sorted(free) if least_m < away[i] < most_m]
+            chains = [chain for i in near if (chain := _chain(i, needed, following, free))]
             if not chains or rng.random() > chance:
                 continue
             chain = chains[int(rng.integers(len(chains)))]

@@ -20,12 +20,12 @@ EDGE_M = 1.52
 """How far from the middle of a lane cyclists ride."""
 
 _SHARES = {
-    "car": 0.765, "truck": 0.07, "bus": 0.05, "road_train": 0.03, "motorcyclist": 0.07, "police_car": 0.008,
+    "car": 0.675, "truck": 0.075, "bus": 0.11, "road_train": 0.055, "motorcyclist": 0.07, "police_car": 0.008,
     "ambulance": 0.007,
 }  # fmt: skip
 _WANTED_NEAR = (
-    "bus", "road_train", "truck", "motorcyclist", "cyclist", "motorcyclist", "cyclist", "cyclist", "motorcyclist",
-    "cyclist",
+    "bus", "road_train", "truck", "motorcyclist", "cyclist", "motorcyclist", "bus", "cyclist", "cyclist",
+    "motorcyclist", "cyclist",
 )  # fmt: skip
 _HEAVY: Mapping[str, float] = {"straight": 1.0, "left": 0.15, "right": 0.05}
 _LIGHT: Mapping[str, float] = {"straight": 1.0, "left": 0.4, "right": 0.5}
