@@ -69,14 +69,17 @@ def _torch(index: Tensor, num_pillars: int, reduce: Reduction) -> dict[str, Redu
     name = "amax" if reduce == "max" else reduce
 
     def scatter(features: Tensor) -> Tensor:
+        """Reduces with one index per element."""
         zeros = features.new_zeros(num_pillars + 1, _CHANNELS)
         return zeros.scatter_reduce(0, per_element, features, name, include_self=False)[:num_pillars]
 
     def add(features: Tensor) -> Tensor:
+        """Adds up rows, and divides for the mean by counts that are known."""
         sums = features.new_zeros(num_pillars + 1, _CHANNELS).index_add(0, padded, features)
         return (sums / counts if reduce == "mean" else sums)[:num_pillars]
 
-    return {"torch.scatter_reduce": scatter} | ({} if reduce == "max" else {"torch.index_add": add})
+    reducers: dict[str, Reducer] = {"torch.scatter_reduce": scatter}
+    return reducers if reduce == "max" else {**reducers, "torch.index_add": add}
 
 
 def _numba(
@@ -105,7 +108,7 @@ def _numba(
                 at[index[row]] += 1
         return order, starts
 
-    @numba.njit(parallel=True, fastmath=False)
+    @numba.njit(parallel=True)
     def forward(features: Any, order: Any, starts: Any) -> Any:
         """Reduced rows, and the rows of maxima."""
         reduced = np.zeros((len(starts) - 1, features.shape[1]), np.float32)

@@ -44,9 +44,10 @@ def check_same_device(function: str, **tensors: Tensor) -> None:
     Raises:
         ValueError: they are on different devices.
     """
-    devices = {name: str(tensor.device) for name, tensor in tensors.items()}
-    if len(set(devices.values())) > 1:
-        raise ValueError(f"{function}: {', '.join(devices)} must be on one device, got {', '.join(devices.values())}")
+    first, *others = (tensor.device for tensor in tensors.values())
+    if any(device != first for device in others):
+        devices = ", ".join(str(tensor.device) for tensor in tensors.values())
+        raise ValueError(f"{function}: {', '.join(tensors)} must be on one device, got {devices}")
 
 
 def check_count(argument: str, value: int, least: int = 0) -> None:
