@@ -13,9 +13,9 @@ from torch import Tensor
 from benchmarks.ops import bev_pool as pool
 from benchmarks.ops import view_sample as views
 from benchmarks.ops._cuda import Case
+from benchmarks.ops._cloud import spinning_lidar
 from benchmarks.ops._measure import num_bytes
 from benchmarks.ops.box_iou_rotated import random_cars
-from benchmarks.ops.voxelize import spinning_lidar
 from perception.geometry.grid import Grid
 from perception.ops.bev_pool import bev_pool, bev_pool_reference
 from perception.ops.box_iou_rotated import box_iou_rotated, box_iou_rotated_reference
