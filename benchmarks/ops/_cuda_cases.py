@@ -12,8 +12,8 @@ from torch import Tensor
 
 from benchmarks.ops import bev_pool as pool
 from benchmarks.ops import view_sample as views
-from benchmarks.ops._cuda import Case
 from benchmarks.ops._cloud import spinning_lidar
+from benchmarks.ops._cuda import Case
 from benchmarks.ops._measure import num_bytes
 from benchmarks.ops.box_iou_rotated import random_cars
 from perception.geometry.grid import Grid
