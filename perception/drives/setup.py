@@ -58,10 +58,13 @@ def prepare_run(options: RunOptions) -> Run:
         ValueError: config, weights, index or sensors do not fit each other, or one of them is damaged.
     """
     config = load_config(options.config)
-    cameras, lidar = sensor_settings(config, options.sensors)
+    sensor_settings(config, options.sensors)  # what is wrong with them is said before the model is built
     dataroot = options.dataroot or Path(_setting(config, "dataroot"))
     version = options.version or _setting(config, "version")
     detector = build_detector(config, allowed_packages=options.allowed_packages)
+    # A model of cameras alone may have been trained with LiDAR as its teacher; it does not run on it.
+    used = [sensor for sensor in detector.branches if _data_arguments(config).get(_KEYS.get(sensor, "")) is not None]
+    cameras, lidar = sensor_settings(config, options.sensors or used)
     load_weights(detector, options.checkpoint)
     options.out_dir.mkdir(parents=True, exist_ok=True)
     loader = SampleLoader(

@@ -3,18 +3,21 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.drives.options import RunOptions
 from perception.drives.reader import NuScenesDrive
 from perception.drives.runner import run_drive
-from perception.drives.setup import sensor_settings
+from perception.drives.setup import prepare_run, sensor_settings
 from perception.drives.writers import JsonLinesWriter, PictureWriter, SubmissionWriter
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.submission import SubmissionMeta
 from perception.formats.submission_reader import read_submission
 from perception.geometry.boxes import transform_boxes
+from perception.runtime.checkpoint import save_weights
 from perception.runtime.config import build_detector
 from perception.runtime.predictor import Predictor
 from perception.structures import Sample
@@ -110,6 +113,29 @@ def test_a_drive_that_breaks_off_leaves_whole_lines_and_no_submission(index, dat
         run_drive(broken(), predictor, writers)
     assert json.loads((tmp_path / "detections.jsonl").read_text())["token"] == TOKENS[0]
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_sensor_that_only_taught_is_neither_loaded_nor_declared(dataroot, tmp_path):
+    config = tiny_config(dataroot)  # with cameras in its data, and here a model of LiDAR alone
+    config["model"]["init_args"]["detector"] = tiny_detector(cameras=False)
+    config["data"]["init_args"]["version"] = VERSION
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    save_weights(build_detector(tiny_detector(cameras=False)), tmp_path / "weights.safetensors", {})
+    options = RunOptions(
+        config=tmp_path / "config.yaml",
+        checkpoint=tmp_path / "weights.safetensors",
+        dataroot=None,
+        version=None,
+        index=None,
+        out_dir=tmp_path / "out",
+        sensors=None,
+        on_error="raise",
+        device="cpu",
+        allowed_packages=(),
+    )
+    run = prepare_run(options)
+    assert run.meta == SubmissionMeta(use_camera=False, use_lidar=True, use_radar=False)
+    assert run.loader.load(0).cameras == {}
 
 
 def test_sensors_are_loaded_as_in_training(dataroot):
