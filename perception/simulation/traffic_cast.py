@@ -36,7 +36,7 @@ _ROLES = (
     ("barrier", "barrier", Behaviour.THING, 20.0),
     ("traffic_cone", "cone", Behaviour.THING, 15.0),
 )
-_ON_WALKWAYS = ("motorcycle", "bicycle", "pedestrian")
+_ON_WALKWAYS = ("motorcycle", "bicycle", "pedestrian", "barrier", "traffic_cone")
 
 
 def complete_cast(town: Town, ego: np.ndarray, tracks: list[ActorTrack], rng: np.random.Generator) -> list[ActorTrack]:
@@ -102,7 +102,8 @@ class _Stage:
     def _seen(self, track: ActorTrack, sure_m: float, others: list[ActorTrack]) -> bool:
         """Whether an actor is near and nothing hides it at enough keyframes."""
         apart, size, count = self._apart(track), np.asarray(track.shape.size_lwh_m), 0
-        hiding = [other for other in others if other is not track and other.shape.size_lwh_m[2] > LOW_M]
+        low_m = min(LOW_M, size[2] / 2)  # a cone is hidden by a barrier, a bus is not
+        hiding = [other for other in others if other is not track and other.shape.size_lwh_m[2] > low_m]
         for f in np.flatnonzero((apart < sure_m) & (apart > _NEAREST_M + size[0] / 2)):
             step = self._keyframes[f : f + 1]
             eye, place = self._ego[step[0], :2], self._at(track, step)[0, :2]
