@@ -106,8 +106,8 @@ def test_rejects_what_is_no_polygon_or_material() -> None:
         meshes.paint("cheese")
     with pytest.raises(ValueError, match=r"paint: category must be one of POINT_CATEGORIES, got 'sky'"):
         meshes.paint("grass", "sky")
-    with pytest.raises(ValueError, match=r"town_materials: split must be 'train' or 'test', got 'val'"):
-        town_materials(0, "val")
+    with pytest.raises(ValueError, match=r"town_materials: split must be one of train, val, test, got 'trial'"):
+        town_materials(0, "trial")
 
 
 def test_materials_are_physical_and_named_once() -> None:
