@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kCellsPerTask = 256;
 constexpr int64_t kPixelsPerTask = 16;
 constexpr int64_t kLanes = 16;
+constexpr int64_t kAhead = 6;  // points whose features are on their way while one is added
 
 template <typename T>
 PERCEPTION_INLINE void add_scaled(T scale, const T* row, int64_t channels, T* sum) {
@@ -33,9 +34,17 @@ PERCEPTION_INLINE T dot(const T* a, const T* b, int64_t count) {
 
 template <typename T>
 PERCEPTION_MULTIVERSION void pool_cell(const T* depth, const T* features, const int64_t* points, const int64_t* pixels,
-                                       int64_t count, int64_t channels, T* bev) {
+                                       int64_t count, int64_t num_after, int64_t channels, T* bev) {
+  constexpr int64_t kLine = 64 / sizeof(T);
   std::fill(bev, bev + channels, T(0));
-  for (int64_t i = 0; i < count; ++i) add_scaled(depth[points[i]], features + pixels[i] * channels, channels, bev);
+  for (int64_t i = 0; i < count; ++i) {
+    if (i + kAhead < count + num_after) {
+      const T* const next = features + pixels[i + kAhead] * channels;
+      for (int64_t c = 0; c < channels; c += kLine) __builtin_prefetch(next + c);
+      __builtin_prefetch(depth + points[i + kAhead]);
+    }
+    add_scaled(depth[points[i]], features + pixels[i] * channels, channels, bev);
+  }
 }
 
 template <typename T>
@@ -65,8 +74,8 @@ void bev_pool(const Executor& executor, const BevPoolSizes& sizes, const T* dept
   executor.parallel_for(sizes.num_cells, kCellsPerTask, [=](int64_t begin, int64_t end) {
     for (int64_t cell = begin; cell < end; ++cell) {
       const int64_t first = offsets[cell];
-      pool_cell(depth, features, points + first, pixels + first, offsets[cell + 1] - first, sizes.channels,
-                bev + cell * sizes.channels);
+      pool_cell(depth, features, points + first, pixels + first, offsets[cell + 1] - first,
+                offsets[sizes.num_cells] - offsets[cell + 1], sizes.channels, bev + cell * sizes.channels);
     }
   });
 }
