@@ -11,7 +11,7 @@ import numpy as np
 from perception.evaluation.detection_matches import DISTANCES_M, IGNORED, ClassMatches
 from perception.evaluation.eval_boxes import EvalBoxes
 from perception.formats.classes import CLASS_RANGE_M, DETECTION_CLASSES
-from perception.formats.nuscenes_boxes import rotation_matrices
+from perception.formats.nuscenes_boxes import yaw_of_rotations
 from perception.formats.submission import MAX_BOXES_PER_SAMPLE
 
 ERRORS = ("trans_err", "scale_err", "orient_err", "vel_err", "attr_err")
@@ -109,7 +109,7 @@ def hit_errors(truth: EvalBoxes, predictions: EvalBoxes, rows: np.ndarray, hits:
         common = np.prod(np.minimum(sizes, true_sizes), axis=1)
         overlap = common / (np.prod(true_sizes, axis=1) + np.prod(sizes, axis=1) - common)
         period = np.where(truth.labels[hits] == DETECTION_CLASSES.index("barrier"), np.pi, 2 * np.pi)
-        turn = _yaw(truth.rotations_wxyz[hits]) - _yaw(predictions.rotations_wxyz[rows])
+        turn = yaw_of_rotations(truth.rotations_wxyz[hits]) - yaw_of_rotations(predictions.rotations_wxyz[rows])
         turn = (turn + period / 2) % period - period / 2
         wrong = (predictions.attributes[rows] != truth.attributes[hits]).astype(np.float64)
         return {
@@ -199,9 +199,3 @@ def _cumulative_mean(values: np.ndarray) -> np.ndarray:
     counts = np.cumsum(known)
     sums = np.nancumsum(values)
     return np.divide(sums, counts, out=np.zeros_like(sums), where=counts != 0)
-
-
-def _yaw(rotations_wxyz: np.ndarray) -> np.ndarray:
-    """(H,) heading of the rotated x axis, 0 for a zero quaternion."""
-    matrices = rotation_matrices(rotations_wxyz)
-    return np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0])

@@ -15,12 +15,12 @@ from perception.data.index import Index
 from perception.evaluation.detection_matches import ClassMatches, match_boxes
 from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, summarize
 from perception.evaluation.eval_boxes import EvalBoxes, annotated_boxes, filter_boxes, predicted_boxes
+from perception.evaluation.official import SUMMARY_NAME
 from perception.formats.files import atomic_writer
 from perception.formats.splits import SPLITS
 from perception.formats.submission_reader import read_submission, validate_submission
 
 _LOG = logging.getLogger(__name__)
-SUMMARY_NAME = "metrics_summary.json"
 DETAILS_NAME = "metrics_details.json"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from perception.data.index import Index
-from perception.formats.classes import ATTRIBUTES, CLASS_RANGE_M, DETECTION_CLASSES
+from perception.formats.classes import ATTRIBUTE_NUMBERS, CLASS_RANGE_M, DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import rotation_matrices
 from perception.formats.submission_reader import Submission
 
@@ -92,7 +92,6 @@ def annotated_boxes(index: Index, positions: np.ndarray) -> tuple[EvalBoxes, Bic
         The boxes that have a detection class, and the bicycle racks.
     """
     table, samples = index.annotations_of(positions)
-    attributes = {"": -1} | {name: number for number, name in enumerate(ATTRIBUTES)}
     boxes = table.boxes_global
     truth = EvalBoxes(
         samples=samples,
@@ -102,7 +101,7 @@ def annotated_boxes(index: Index, positions: np.ndarray) -> tuple[EvalBoxes, Bic
         rotations_wxyz=table.rotations,
         velocities=boxes[:, 7:9],
         labels=table.labels,
-        attributes=np.array([attributes[name] for name in table.attributes], dtype=np.int64),
+        attributes=np.array([ATTRIBUTE_NUMBERS[name] for name in table.attributes], dtype=np.int64),
         num_pts=table.num_lidar_pts + table.num_radar_pts,
         scores=np.full(len(boxes), -1.0),
         visibility=table.visibility,

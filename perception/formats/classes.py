@@ -50,6 +50,9 @@ ATTRIBUTES = (
     "vehicle.stopped",
 )
 
+ATTRIBUTE_NUMBERS = {"": -1} | {name: number for number, name in enumerate(ATTRIBUTES)}
+"""Index into `ATTRIBUTES` by name, -1 for no attribute."""
+
 POINT_CATEGORIES = (
     "noise",
     "animal",

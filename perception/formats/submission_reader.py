@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from perception.formats.classes import ATTRIBUTES, DETECTION_CLASSES
+from perception.formats.classes import ATTRIBUTE_NUMBERS, ATTRIBUTES, DETECTION_CLASSES
 from perception.formats.nuscenes_rows import Int64
 from perception.formats.submission import MAX_BOXES_PER_SAMPLE
 
@@ -42,7 +42,6 @@ _COLUMNS = (
     "translations", "sizes_wlh", "rotations_wxyz", "velocities", "labels", "scores", "attributes", "num_pts"
 )  # fmt: skip
 _LABELS = {name: label for label, name in enumerate(DETECTION_CLASSES)}
-_ATTRIBUTES = {"": -1} | {name: number for number, name in enumerate(ATTRIBUTES)}
 _NAN = re.compile(rb"NaN(?=[\s,\]}])")
 _NORM_TOLERANCE = 1e-3
 _STANDS_FOR_NAN = -sys.float_info.max
@@ -226,6 +225,7 @@ def _columns(records: Sequence[_Record]) -> dict[str, np.ndarray]:
     numbers = [record.translation + record.size + record.rotation + record.velocity for record in records]
     table = np.fromiter(chain.from_iterable(numbers), dtype=np.float64, count=12 * len(records)).reshape(-1, 12)
     table[table == _STANDS_FOR_NAN] = np.nan
+    attributes = [ATTRIBUTE_NUMBERS.get(record.attribute_name, -2) for record in records]
     scores = np.array([record.detection_score for record in records], dtype=np.float64)
     scores[scores == _STANDS_FOR_NAN] = np.nan
     return {
@@ -235,7 +235,7 @@ def _columns(records: Sequence[_Record]) -> dict[str, np.ndarray]:
         "velocities": table[:, 10:],
         "labels": np.array([_LABELS.get(record.detection_name, -2) for record in records], dtype=np.int64),
         "scores": scores,
-        "attributes": np.array([_ATTRIBUTES.get(record.attribute_name, -2) for record in records], dtype=np.int64),
+        "attributes": np.array(attributes, dtype=np.int64),
         "num_pts": np.array([record.num_pts for record in records], dtype=np.int64),
     }
 
