@@ -2,7 +2,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup system test test-slow lint lint-python lint-types lint-cpp cuda sanitize mmdet3d clean
+.PHONY: help setup system demo test test-slow lint lint-python lint-types lint-cpp cuda sanitize mmdet3d clean
 
 VENV   ?= .venv
 EXTRAS ?= nuscenes,train,viz,simulation,dev
@@ -43,6 +43,9 @@ system:  ## install the missing system packages (as root), or name them
 	export DEBIAN_FRONTEND=noninteractive; \
 	{ apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
 		|| echo "setup: these system packages could not be installed, going on without:" $$missing
+
+demo: setup  ## drives, metrics, training, a video: all of it in minutes, on a CPU (work_dirs/demo)
+	$(BIN)/python tools/demo.py
 
 test: setup  ## the tests that take seconds
 	$(BIN)/pytest -m "not slow"
