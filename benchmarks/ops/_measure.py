@@ -1,5 +1,6 @@
 """Times ours and peers in one run, interleaved, so that what else the machine does falls on all alike."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 import torch
 
 _REPEATS = 11
+_TURN_MS = 5.0
 _COPY_BYTES = 1 << 28
 _MATRIX_SIZE = 1024
 
@@ -89,15 +91,29 @@ def rows(op: str, case: str, ours_ms: float, peers_ms: Mapping[str, float | None
 
 
 def medians_ms(functions: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-    """Gives the median time of each function, in milliseconds, after one warm-up call."""
+    """Gives the median time of a call of each function, in milliseconds, after two calls to warm up.
+
+    Functions take turns. In its turn a function is called so often that this takes a few milliseconds: a single call
+    of a short one would be charged for what the function before it left of the caches.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(_REPEATS + 1):
+    calls = {name: _calls_per_turn(function) for name, function in functions.items()}
+    for _ in range(_REPEATS):
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if repeat:
-                times[name].append((time.perf_counter() - start) * 1e3)
+            times[name].append(_time_ms(function, calls[name]))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _calls_per_turn(function: Callable[[], Any]) -> int:
+    _time_ms(function, 1)
+    return max(1, math.ceil(_TURN_MS / _time_ms(function, 1)))
+
+
+def _time_ms(function: Callable[[], Any], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        function()
+    return (time.perf_counter() - start) * 1e3 / calls
 
 
 @cache

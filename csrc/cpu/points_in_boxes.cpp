@@ -5,181 +5,194 @@
 #include <limits>
 #include <vector>
 
+#include "include/vectorize.h"
+
 namespace perception {
 namespace {
 
 constexpr int64_t kPointsPerTask = 8192;
-constexpr int64_t kCellsPerBox = 64;    // at most, of the grid
-constexpr int64_t kEntriesPerBox = 32;  // at most, of all cells' lists, on average
-constexpr int64_t kMargin = 3;          // cells around the boxes, and one for what rounding adds
+constexpr int64_t kPointsAtOnce = 512;
+constexpr int64_t kBoxesPerBlock = 1024;
+constexpr int32_t kSlabs = 256;  // per axis
+constexpr int64_t kAxes = 3;
 
-int64_t most_cells(int64_t num_boxes) {
-  const int64_t side = static_cast<int64_t>(std::sqrt(static_cast<double>(kCellsPerBox * num_boxes))) + kMargin;
-  return side * side;
-}
+int64_t num_words(int64_t num_boxes) { return (num_boxes + 63) / 64; }
 
-// The axis-aligned rectangle around a box, a little wider than it is.
+// The axis-aligned box around a box, a little larger than it is.
 struct Bounds {
-  double low[2];
-  double high[2];
+  double low[kAxes];
+  double high[kAxes];
 
   explicit Bounds(const SolidBox& box) {
     const double length = std::max(box.half_length, 0.0), width = std::max(box.half_width, 0.0);
-    const double margin = 1e-6 * (length + width);
-    const double x = std::fabs(box.cos) * length + std::fabs(box.sin) * width + margin;
-    const double y = std::fabs(box.sin) * length + std::fabs(box.cos) * width + margin;
-    low[0] = box.x - x;
-    high[0] = box.x + x;
-    low[1] = box.y - y;
-    high[1] = box.y + y;
+    const double centre[kAxes] = {box.x, box.y, box.z};
+    const double reach[kAxes] = {std::fabs(box.cos) * length + std::fabs(box.sin) * width + 1e-6 * (length + width),
+                                 std::fabs(box.sin) * length + std::fabs(box.cos) * width + 1e-6 * (length + width),
+                                 std::max(box.half_height, 0.0) * (1 + 1e-6)};
+    for (int64_t axis = 0; axis < kAxes; ++axis) {
+      low[axis] = centre[axis] - reach[axis];
+      high[axis] = centre[axis] + reach[axis];
+    }
   }
 
-  bool is_finite() const {
-    return std::isfinite(low[0]) && std::isfinite(low[1]) && std::isfinite(high[0]) && std::isfinite(high[1]);
+  bool is_finite(int64_t axis) const { return std::isfinite(low[axis]) && std::isfinite(high[axis]); }
+};
+
+// Cuts an axis into slabs. What is NaN or lies below counts to the first, what lies above to the last. A larger value
+// never falls into an earlier slab, whatever rounding does.
+struct Ruler {
+  double low = 0;
+  double scale = 0;  // slabs per metre
+
+  PERCEPTION_INLINE int32_t slab(double value) const {
+    double place = (value - low) * scale;
+    place = place > 0 ? place : 0;
+    return static_cast<int32_t>(place < kSlabs - 1 ? place : kSlabs - 1);
   }
 };
 
 template <typename T>
-struct Span {
-  T* first;
-  T* last;
-  T* begin() const { return first; }
-  T* end() const { return last; }
+struct PointRows {
+  const T* points;
+  int64_t columns;
+  int64_t count;
 };
 
-// Boxes, and for each cell of a grid seen from above those that may hold a point there, their numbers rising. What lies
-// beyond the grid counts to the cells at its edge, which no box touches.
-class BoxCells {
+template <typename T>
+PERCEPTION_MULTIVERSION void find_slabs(const PointRows<T>& rows, const Ruler* rulers,
+                                        int32_t (*slabs)[kPointsAtOnce]) {
+  for (int64_t axis = 0; axis < kAxes; ++axis) {
+    const Ruler ruler = rulers[axis];
+    for (int64_t i = 0; i < rows.count; ++i)
+      slabs[axis][i] = ruler.slab(static_cast<double>(rows.points[i * rows.columns + axis]));
+  }
+}
+
+// A run of boxes and, for each slab of each axis, a bit for every box that may hold a point there. The boxes that may
+// hold a point are the bits that its three slabs have in common.
+class BoxBlock {
  public:
   template <typename T>
-  BoxCells(const PointsAndBoxes<T>& input, void* workspace)
-      : num_boxes_(input.num_boxes), boxes_(static_cast<SolidBox*>(workspace)) {
-    starts_ = reinterpret_cast<int32_t*>(boxes_ + num_boxes_);
-    numbers_ = starts_ + most_cells(num_boxes_) + 1;
-    for (int64_t m = 0; m < num_boxes_; ++m) boxes_[m] = solid_box(input.boxes + m * input.box_columns);
-    choose_grid();
-    fill_lists();
+  BoxBlock(const PointsAndBoxes<T>& input, int64_t first, SolidBox* boxes, uint64_t* masks)
+      : first_(first),
+        num_boxes_(std::min(kBoxesPerBlock, input.num_boxes - first)),
+        num_words_(num_words(num_boxes_)),
+        boxes_(boxes),
+        masks_(masks) {
+    for (int64_t m = 0; m < num_boxes_; ++m) boxes_[m] = solid_box(input.boxes + (first + m) * input.box_columns);
+    for (int64_t axis = 0; axis < kAxes; ++axis) mark(axis);
   }
 
-  // The numbers of the boxes that may hold the point, rising.
-  template <typename T>
-  Span<const int32_t> candidates(const T* point) const {
-    const int64_t cell = along(1, static_cast<double>(point[1])) * side_[0] + along(0, static_cast<double>(point[0]));
-    return {numbers_ + starts_[cell], numbers_ + starts_[cell + 1]};
-  }
-
-  template <typename T>
-  bool holds(int64_t box, const T* point) const {
-    return perception::holds(boxes_[box], static_cast<double>(point[0]), static_cast<double>(point[1]),
-                             static_cast<double>(point[2]));
+  // Calls visit(i, box) for each point of the rows and box that holds it, boxes rising, until it returns false.
+  template <typename T, typename Visit>
+  void for_each_held(const PointRows<T>& rows, const Visit& visit) const {
+    int32_t slabs[kAxes][kPointsAtOnce];
+    find_slabs(rows, rulers_, slabs);
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const T* const point = rows.points + i * rows.columns;
+      const uint64_t* const in_x = mask(0, slabs[0][i]);
+      const uint64_t* const in_y = mask(1, slabs[1][i]);
+      const uint64_t* const in_z = mask(2, slabs[2][i]);
+      bool go_on = true;
+      for (int64_t word = 0; word < num_words_ && go_on; ++word) {
+        for (uint64_t bits = in_x[word] & in_y[word] & in_z[word]; bits != 0 && go_on; bits &= bits - 1) {
+          const int64_t box = word * 64 + __builtin_ctzll(bits);
+          if (holds(boxes_[box], static_cast<double>(point[0]), static_cast<double>(point[1]),
+                    static_cast<double>(point[2])))
+            go_on = visit(i, first_ + box);
+        }
+      }
+    }
   }
 
  private:
-  // NaN counts as the first cell.
-  int64_t along(int axis, double value) const {
-    const double place = (value - low_[axis]) * scale_;
-    if (!(place > 0)) return 0;
-    return place < static_cast<double>(side_[axis]) ? static_cast<int64_t>(place) : side_[axis] - 1;
-  }
+  uint64_t* mask(int64_t axis, int32_t slab) const { return masks_ + (axis * kSlabs + slab) * num_words_; }
 
-  template <typename Touch>
-  void touch_cells(const SolidBox& box, const Touch& touch) const {
-    const Bounds bounds(box);
-    const bool everywhere = side_[0] == 1;
-    const int64_t from_x = everywhere ? 0 : along(0, bounds.low[0]), to_x = everywhere ? 0 : along(0, bounds.high[0]);
-    const int64_t from_y = everywhere ? 0 : along(1, bounds.low[1]), to_y = everywhere ? 0 : along(1, bounds.high[1]);
-    for (int64_t y = from_y; y <= to_y; ++y) {
-      for (int64_t x = from_x; x <= to_x; ++x) touch(y * side_[0] + x);
-    }
-  }
-
-  // Takes the smallest cells for which the lists stay short; a single cell where a box is not finite.
-  void choose_grid() {
-    side_[0] = side_[1] = 1;
-    double low[2], high[2];
-    std::fill_n(low, 2, std::numeric_limits<double>::infinity());
-    std::fill_n(high, 2, -std::numeric_limits<double>::infinity());
+  void mark(int64_t axis) {
+    std::fill_n(mask(axis, 0), kSlabs * num_words_, uint64_t{0});
+    double low = std::numeric_limits<double>::infinity(), high = -low;
     for (int64_t m = 0; m < num_boxes_; ++m) {
       const Bounds bounds(boxes_[m]);
-      if (!bounds.is_finite()) return;
-      for (int axis = 0; axis < 2; ++axis) {
-        low[axis] = std::min(low[axis], bounds.low[axis]);
-        high[axis] = std::max(high[axis], bounds.high[axis]);
-      }
+      if (!bounds.is_finite(axis)) continue;
+      low = std::min(low, bounds.low[axis]);
+      high = std::max(high, bounds.high[axis]);
     }
-    const double extent = std::max(high[0] - low[0], high[1] - low[1]);
-    double width = extent / std::sqrt(static_cast<double>(kCellsPerBox * num_boxes_));
-    if (!(width > 1e-30 && width < 1e30)) return;
-    while (num_entries(width) > static_cast<double>(kEntriesPerBox * num_boxes_)) width *= 1.25;
-    scale_ = 1 / width;
-    for (int axis = 0; axis < 2; ++axis) {
-      low_[axis] = low[axis] - width;
-      side_[axis] = static_cast<int64_t>((high[axis] - low[axis]) * scale_) + kMargin;
-    }
-  }
-
-  double num_entries(double width) const {
-    double entries = 0;
+    const double width = (high - low) / (kSlabs - 3);  // an empty slab on either side, and one for what rounding adds
+    if (width > 1e-30 && width < 1e30) rulers_[axis] = {low - width, 1 / width};
     for (int64_t m = 0; m < num_boxes_; ++m) {
       const Bounds bounds(boxes_[m]);
-      entries += ((bounds.high[0] - bounds.low[0]) / width + 2) * ((bounds.high[1] - bounds.low[1]) / width + 2);
+      const bool everywhere = !bounds.is_finite(axis);
+      const int32_t from = everywhere ? 0 : rulers_[axis].slab(bounds.low[axis]);
+      const int32_t to = everywhere ? kSlabs - 1 : rulers_[axis].slab(bounds.high[axis]);
+      for (int32_t slab = from; slab <= to; ++slab) mask(axis, slab)[m / 64] |= uint64_t{1} << (m % 64);
     }
-    return entries;
   }
 
-  void fill_lists() {
-    const int64_t num_cells = side_[0] * side_[1];
-    std::fill_n(starts_, num_cells + 1, 0);
-    for (int64_t m = 0; m < num_boxes_; ++m) touch_cells(boxes_[m], [&](int64_t cell) { ++starts_[cell + 1]; });
-    for (int64_t cell = 0; cell < num_cells; ++cell) starts_[cell + 1] += starts_[cell];
-    for (int64_t m = 0; m < num_boxes_; ++m)
-      touch_cells(boxes_[m], [&](int64_t cell) { numbers_[starts_[cell]++] = static_cast<int32_t>(m); });
-    // Filling moved every start to its list's end, which is the next one's start: shift them back by one.
-    std::copy_backward(starts_, starts_ + num_cells, starts_ + num_cells + 1);
-    starts_[0] = 0;
-  }
-
+  int64_t first_;
   int64_t num_boxes_;
+  int64_t num_words_;
   SolidBox* boxes_;
-  int32_t* starts_;   // where each cell's list starts in `numbers`
-  int32_t* numbers_;  // of boxes
-  double low_[2] = {0, 0};
-  double scale_ = 0;  // cells per metre
-  int64_t side_[2];
+  uint64_t* masks_;  // (axis, slab, word)
+  Ruler rulers_[kAxes];
 };
+
+int64_t words_per_block(int64_t num_boxes) { return kAxes * kSlabs * num_words(std::min(num_boxes, kBoxesPerBlock)); }
+
+template <typename T>
+std::vector<BoxBlock> make_blocks(const PointsAndBoxes<T>& input, void* workspace) {
+  SolidBox* const boxes = static_cast<SolidBox*>(workspace);
+  uint64_t* const masks = reinterpret_cast<uint64_t*>(boxes + input.num_boxes);
+  std::vector<BoxBlock> blocks;
+  for (int64_t first = 0; first < input.num_boxes; first += kBoxesPerBlock)
+    blocks.emplace_back(input, first, boxes + first, masks + first / kBoxesPerBlock * words_per_block(input.num_boxes));
+  return blocks;
+}
+
+// Calls body(begin, rows) on the points [begin, end), so many at a time as fit.
+template <typename T, typename Body>
+void in_portions(const PointsAndBoxes<T>& input, int64_t begin, int64_t end, const Body& body) {
+  for (; begin < end; begin += kPointsAtOnce)
+    body(begin, PointRows<T>{input.points + begin * input.point_columns, input.point_columns,
+                             std::min(kPointsAtOnce, end - begin)});
+}
 
 }  // namespace
 
 int64_t points_in_boxes_workspace(int64_t num_boxes) {
-  const int64_t numbers = most_cells(num_boxes) + 1 + kEntriesPerBox * num_boxes;
-  return num_boxes * static_cast<int64_t>(sizeof(SolidBox)) + numbers * static_cast<int64_t>(sizeof(int32_t));
+  const int64_t num_blocks = (num_boxes + kBoxesPerBlock - 1) / kBoxesPerBlock;
+  return num_boxes * static_cast<int64_t>(sizeof(SolidBox)) +
+         num_blocks * words_per_block(num_boxes) * static_cast<int64_t>(sizeof(uint64_t));
 }
 
 template <typename T>
 void points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* first, void* workspace) {
-  const BoxCells cells(input, workspace);
+  const std::vector<BoxBlock> blocks = make_blocks(input, workspace);
   executor.parallel_for(input.num_points, kPointsPerTask, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const T* const point = input.points + i * input.point_columns;
-      first[i] = -1;
-      for (const int32_t box : cells.candidates(point)) {
-        if (!cells.holds(box, point)) continue;
-        first[i] = box;
-        break;
-      }
+    std::fill(first + begin, first + end, int64_t{-1});
+    for (const BoxBlock& block : blocks) {
+      in_portions(input, begin, end, [&](int64_t start, const PointRows<T>& rows) {
+        block.for_each_held(rows, [&](int64_t i, int64_t box) {
+          if (first[start + i] < 0) first[start + i] = box;
+          return false;
+        });
+      });
     }
   });
 }
 
 template <typename T>
 void count_points_in_boxes(const Executor& executor, const PointsAndBoxes<T>& input, int64_t* counts, void* workspace) {
-  const BoxCells cells(input, workspace);
+  const std::vector<BoxBlock> blocks = make_blocks(input, workspace);
   std::fill(counts, counts + input.num_boxes, int64_t{0});
   executor.parallel_for(input.num_points, kPointsPerTask, [&](int64_t begin, int64_t end) {
     std::vector<int64_t> held(static_cast<size_t>(input.num_boxes));
-    for (int64_t i = begin; i < end; ++i) {
-      const T* const point = input.points + i * input.point_columns;
-      for (const int32_t box : cells.candidates(point)) held[box] += cells.holds(box, point) ? 1 : 0;
+    for (const BoxBlock& block : blocks) {
+      in_portions(input, begin, end, [&](int64_t, const PointRows<T>& rows) {
+        block.for_each_held(rows, [&](int64_t, int64_t box) {
+          ++held[box];
+          return true;
+        });
+      });
     }
     for (int64_t m = 0; m < input.num_boxes; ++m) {  // whole numbers add up in any order
       if (held[m] > 0) __atomic_fetch_add(counts + m, held[m], __ATOMIC_RELAXED);
