@@ -99,7 +99,14 @@ def _report(options: argparse.Namespace, index: Index) -> None:
         other = evaluate_submission(options.against, index, options.split)
         print(f"better than {options.against}, scene by scene:")
         for name, gain in paired_bootstrap(other, report, max(options.draws, 1)).items():
-            print(f"  {name:<22}{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})")
+            _print_gain(name, gain)
+        print("  mAP of slices:")
+        for (name, one), before in zip(standard_slices(report).items(), standard_slices(other).values(), strict=True):
+            _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))["mAP"])
+
+
+def _print_gain(name: str, gain: Interval) -> None:
+    print(f"  {name:<22}{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})")
 
 
 def _print_scores(report: DetectionReport, intervals: dict[str, Interval]) -> None:

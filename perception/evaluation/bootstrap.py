@@ -12,8 +12,11 @@ from perception.evaluation.detection_metrics import ERRORS, curves, hit_errors, 
 from perception.evaluation.detection_report import DetectionReport
 from perception.formats.classes import DETECTION_CLASSES
 
-SCORES = ("mAP", "NDS", *DETECTION_CLASSES)
-"""What is resampled: the two overall scores, and the average precision of each class over the four distances."""
+SMALL_CLASSES = ("pedestrian", "motorcycle", "bicycle", "traffic_cone", "barrier")
+"""Classes of which few LiDAR points lie on an object."""
+
+SCORES = ("mAP", "NDS", "mAP of small classes", *DETECTION_CLASSES)
+"""What is resampled: the overall scores, and the average precision of each class over the four distances."""
 
 
 @dataclass(frozen=True)
@@ -136,4 +139,6 @@ def _scores(classes: Mapping[str, _Sorted], counts: np.ndarray) -> Sequence[floa
             errors = {error: np.repeat(one.errors[column][error], repeats[hit]) for error in ERRORS}
             found[name, distance_m] = curves(np.repeat(one.scores, repeats), np.repeat(hit, repeats), errors, num_truth)
     summary = summarize(found)
-    return [summary["mean_ap"], summary["nd_score"], *summary["mean_dist_aps"].values()]
+    precisions = summary["mean_dist_aps"]
+    small = float(np.mean([precisions[name] for name in SMALL_CLASSES]))
+    return [summary["mean_ap"], summary["nd_score"], small, *precisions.values()]

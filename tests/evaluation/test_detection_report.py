@@ -237,6 +237,8 @@ def test_intervals_hold_the_value_and_shrink_for_equal_scenes(dataset, tmp_path)
     assert found["mAP"].value == report.summary["mean_ap"]
     assert found["NDS"].value == report.summary["nd_score"]
     assert found["mAP"].low < found["mAP"].value < found["mAP"].high
+    small = [found[name].value for name in ("pedestrian", "motorcycle", "bicycle", "traffic_cone", "barrier")]
+    assert found["mAP of small classes"].value == pytest.approx(np.mean(small))
     assert found == bootstrap(report, draws=50)
     same = paired_bootstrap(report, report, draws=10)
     assert all((one.value, one.low, one.high) == (0, 0, 0) for one in same.values())

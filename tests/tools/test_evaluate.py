@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,10 +52,12 @@ def test_the_figures_are_printed_and_written_as_the_devkit_has_them(folder, tmp_
 
 def test_two_submissions_are_compared(folder, capsys):
     assert run(folder, "all.json", "--against", str(folder / "no_cars.json"), "--draws", "5") == 0
-    lines = [line.split() for line in capsys.readouterr().out.partition("better than")[2].splitlines()]
+    compared = capsys.readouterr().out.partition("better than")[2]
+    lines = [line.split() for line in compared.splitlines()]
     gains = {line[0]: float(line[1]) for line in lines if len(line) > 3 and line[1][0] in "+-"}
     assert gains["car"] == 1.0
     assert gains["truck"] == 0.0
+    assert re.search(r"mAP of slices:\n  0-20 m +\+0\.1000 ", compared)
 
 
 def test_what_is_wrong_is_said(folder, tmp_path, capsys):
