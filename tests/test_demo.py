@@ -82,7 +82,7 @@ def test_a_small_demo_leaves_all_that_it_names_and_a_second_one_takes_its_drives
         (["--weights", "none.safetensors"], "--weights must be a file, got none.safetensors"),
         (["--config", "none.yaml"], "--config must be a file, got none.yaml"),
         (["--train-config", "none.yaml"], "--train-config must be a file, got none.yaml"),
-        (["--drives", "none.yaml"], "none.yaml"),
+        (["--drives", "none.yaml"], "--drives must be a file, got none.yaml"),
         (["--train-seconds", "0"], "--train-seconds must be at least 1 and less than a day, got 0"),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
     ],
@@ -96,6 +96,16 @@ def test_wrong_arguments_are_one_sentence(change, message, tmp_path, capsys):
     assert message in said
     assert said.count("\n") == 1
     assert not out.exists()
+
+
+def test_files_that_would_be_removed_are_refused(tmp_path, capsys):
+    weights = tmp_path / "training" / "weights.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
+    (tmp_path / DEMO.LOG_NAME).touch()
+    assert DEMO.main(["--weights", str(weights), "--out-dir", str(tmp_path)]) == 1
+    assert "--weights must lie outside of --out-dir, which is emptied" in capsys.readouterr().err
+    assert weights.exists()
 
 
 def test_drives_that_nothing_can_be_measured_on_are_refused(tmp_path, capsys):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 LOG_NAME = "demo.log"
 _STEPS = 8
+_CAMERA_WIDTH_PX = 640
 _SHOWN_LINES = 30  # of a tool that failed
 _AVERAGED_STEPS = 10  # one step's loss depends on its samples
 
@@ -93,7 +94,8 @@ def _run(options: argparse.Namespace) -> None:
         demo.evaluate()
         demo.train()
         demo.run_drive(drive)
-    _report(options.out_dir, drive, time.perf_counter() - start_s)
+    print(f"\nDone in {(time.perf_counter() - start_s) / 60:.1f} minutes.\n")
+    _report(options.out_dir, options.weights.stem, drive)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -102,10 +104,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--train-seconds must be at least 1 and less than a day, got {options.train_seconds}")
     if options.workers < 1:
         raise ValueError(f"--workers must be at least 1, got {options.workers}")
-    files = {"--weights": options.weights, "--config": options.config, "--train-config": options.train_config}
-    for name, path in files.items():
+    for name in ("--weights", "--config", "--drives", "--train-config"):
+        path = getattr(options, name[2:].replace("-", "_"))
         if not path.is_file():
             raise ValueError(f"{name} must be a file, got {path}")
+        if path.resolve().is_relative_to(options.out_dir.resolve()):
+            raise ValueError(f"{name} must lie outside of --out-dir, which is emptied, got {path}")
 
 
 def _make_anew(folder: Path) -> None:
@@ -175,8 +179,9 @@ class _Demo:
         model: Words = [self.options.config, self.options.weights, drive]
         options: Words = [*self.set_options, "--out-dir", folder, "--no-pictures"]
         self._tool(f"runs over {drive}", "run_drive.py", [*model, *options])
-        drawn: Words = ["--scene", drive, "--results", folder / "results.json", "--out-dir", folder]
-        self._tool("draws pictures and a video", "visualize.py", [*self.set_options, *drawn, "--video", "--quiet"])
+        drawn: Words = ["--scene", drive, "--results", folder / "results.json", "--out-dir", folder, "--quiet"]
+        style: Words = ["--video", "--camera-width-px", _CAMERA_WIDTH_PX]
+        self._tool("draws pictures and a video", "visualize.py", [*self.set_options, *drawn, *style])
 
     def _evaluate(self, what: str, config: Path, weights: Path, split: str, out_dir: Path) -> None:
         split = f"mini_{split}" if self.manifest.version.endswith("mini") else split
@@ -268,20 +273,20 @@ def _text_from(path: Path, begin: int) -> str:
         return file.read().decode(errors="replace")
 
 
-def _report(folder: Path, drive: str, duration_s: float) -> None:
+def _report(folder: Path, weights: str, drive: str) -> None:
     run = folder / "training"
     losses = read_losses(run / "metrics.csv")
     first, last = first_and_last(losses)
-    print(f"\nDone in {duration_s / 60:.1f} minutes.\n\n{'mAP and NDS by the nuScenes devkit':<42}{'mAP':>7}{'NDS':>8}")
     rows = {
-        "the shipped weights, on drives new to them": folder,
+        f"{weights}, on drives new to it": folder,
         "trained here, on the drive it learnt": run / "own_drive",
         "trained here, on drives new to it": run / "other_drives",
     }
+    print(f"{'mAP and NDS by the nuScenes devkit':<42}{'mAP':>7}{'NDS':>8}")
     for name, place in rows.items():
         summary = json.loads((place / "metrics_summary.json").read_bytes())
         print(f"{name:<42}{summary['mean_ap']:>7.3f}{summary['nd_score']:>8.3f}")
-    print(f"\nTraining, {len(losses)} steps: loss {first:.2f} -> {last:.2f} (means of the first and the last ten)\n")
+    print(f"\nTraining, {len(losses)} steps: loss {first:.2f} -> {last:.2f} (means of the first and the last steps)\n")
     places = {
         "video": folder / "drive" / f"{drive}.mp4",
         "pictures": folder / "drive" / drive,
