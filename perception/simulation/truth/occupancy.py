@@ -1,0 +1,180 @@
+"""Semantic occupancy around the ego vehicle, cut from the surfaces of the scene, with masks of what was observed.
+
+A cell is occupied where enough surface lies in it; its class is that of the largest surface. What stands on the ground
+outranks the ground it stands on, as a vehicle must not drive there; of ground above ground the upper counts. Bodies are
+hollow: as in Occ3D, which sees surfaces alone, nobody observes their inside, and what nobody observes is free in the
+labels and absent from the masks.
+
+Masks hold what can be seen: from where the LiDAR is in the course of the scene, and from the sample's cameras.
+
+Source: Tian et al., "Occ3D: A Large-Scale 3D Occupancy Prediction Benchmark for Autonomous Driving", NeurIPS 2023,
+section 4 (voxel densification, visibility by ray casting).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from perception.formats.occupancy import FLAT_CLASSES, FREE, OCCUPANCY_GRID, POINT_TO_OCCUPANCY, Occupancy
+from perception.simulation.sensors.base import Sensor, Surroundings
+from perception.simulation.sensors.camera import Camera
+from perception.simulation.sensors.lidar import LidarRecording
+from perception.simulation.truth.solids import UNCOUNTED, CellSurfaces, Solids
+from perception.simulation.truth.visibility import (
+    Viewpoint,
+    camera_viewpoint,
+    lidar_viewpoint,
+    observed_cells,
+)
+
+LEAST_AREA_M2 = 0.004
+"""Surface that makes a cell occupied: a fortieth of a face, so that no rounding at a face does."""
+
+MAX_POSITIONS = 8
+"""Most positions of the LiDAR that the mask is cast from; the metric RayIoU takes as many."""
+
+_REACH_M = 39.0
+
+
+@dataclass(frozen=True, eq=False)
+class OccupancySensors:
+    """What observes the cells.
+
+    Attributes:
+        lidar: times the samples.
+        cameras: pinholes whose field the mask of the cameras covers.
+        lidar_times_us: times of the scene at which the LiDAR observes; its keyframes.
+    """
+
+    lidar: Sensor
+    cameras: Sequence[Camera]
+    lidar_times_us: Sequence[int]
+
+
+def scene_occupancy(
+    solids: Solids, surroundings: Surroundings, sensors: OccupancySensors, sweep: LidarRecording
+) -> Occupancy:
+    """The occupancy at a keyframe.
+
+    Args:
+        solids: the meshes of the scene.
+        surroundings: their motion.
+        sensors: what observes them.
+        sweep: of the keyframe; the cells of its points are observed whatever lies before them.
+
+    Returns:
+        Labels and masks, in the ego frame at the sweep's timestamp.
+    """
+    global2ego = np.linalg.inv(sweep.ego2global)
+    labels = solid_labels(solids, surroundings, sweep.t_us, global2ego)  # (X, Y, Z)
+    from_lidar = _lidar_viewpoints(surroundings, sensors, sweep.t_us, global2ego)
+    mask_lidar = observed_cells(labels != FREE, OCCUPANCY_GRID, from_lidar)
+    points = sweep.points[sweep.semantic > 0, :3].astype(np.float64)  # (P', 3) returned
+    hit = cells_of(points @ sensors.lidar.sensor2ego[:3, :3].T + sensors.lidar.sensor2ego[:3, 3])  # (P'', 3)
+    mask_lidar[tuple(hit.T)] = True
+    from_cameras = _camera_viewpoints(surroundings, sensors.cameras, sweep.t_us, global2ego)
+    mask_camera = observed_cells(labels != FREE, OCCUPANCY_GRID, from_cameras)
+    return Occupancy(np.where(mask_lidar, labels, FREE).astype(np.uint8), mask_lidar, mask_lidar & mask_camera)
+
+
+def solid_labels(solids: Solids, surroundings: Surroundings, t_us: int, global2ego: np.ndarray) -> np.ndarray:
+    """What is in every cell, observed or not.
+
+    Args:
+        solids: the meshes of the scene.
+        surroundings: their motion.
+        t_us: time.
+        global2ego: (4, 4) into the frame of the cells.
+
+    Returns:
+        (200, 200, 16) uint8 index into `OCCUPANCY_CLASSES`.
+    """
+    kind_of = POINT_TO_OCCUPANCY.copy()
+    kind_of[0] = UNCOUNTED  # noise is no surface
+    surfaces = solids.areas(surroundings.actors(t_us), global2ego, OCCUPANCY_GRID, kind_of, FREE)
+    labels = np.full(surfaces.area_m2.shape[:3], FREE, np.uint8)
+    floor_m2 = OCCUPANCY_GRID.cell_m[0] * OCCUPANCY_GRID.cell_m[1]
+    _name(surfaces, np.isin(np.arange(FREE), FLAT_CLASSES), floor_m2, labels)
+    return labels
+
+
+@njit(cache=True)
+def _name(surfaces: CellSurfaces, is_flat: np.ndarray, floor_m2: float, labels: np.ndarray) -> None:
+    """Writes the class of each cell that holds enough surface: what stands there, or else the ground."""
+    area, num_classes = surfaces.area_m2, len(is_flat)
+    for x in range(labels.shape[0]):
+        for y in range(labels.shape[1]):
+            for z in range(labels.shape[2]):
+                standing, flat, best = np.float32(0), np.float32(0), -1
+                for k in range(num_classes):
+                    if is_flat[k]:
+                        flat += area[x, y, z, k]
+                    elif area[x, y, z, k] > 0:
+                        standing += area[x, y, z, k]
+                        best = k if best < 0 or area[x, y, z, k] > area[x, y, z, best] else best
+                if standing >= LEAST_AREA_M2:
+                    labels[x, y, z] = best
+                elif flat >= LEAST_AREA_M2:
+                    labels[x, y, z] = _ground(area[x, y, z], surfaces.moment_m3[x, y, z], is_flat, floor_m2)
+
+
+@njit(cache=True)
+def _ground(area: np.ndarray, moment: np.ndarray, is_flat: np.ndarray, floor_m2: float) -> int:
+    """The ground class (K,) of which most shows from above: walkways and plots lie on a road that runs on below."""
+    left, best, most = floor_m2, -1, 0.0
+    done = ~is_flat
+    for _ in range(is_flat.sum()):
+        top = -1
+        for k in range(len(area)):
+            if not done[k] and area[k] > 0 and (top < 0 or moment[k] * area[top] > moment[top] * area[k]):
+                top = k
+        if top < 0:
+            break
+        done[top] = True
+        shows = min(area[top], left)
+        left -= shows
+        if best < 0 or shows > most:
+            best, most = top, shows
+    return best
+
+
+def cells_of(points: np.ndarray) -> np.ndarray:
+    """The cells of points.
+
+    Args:
+        points: (P, 3) ego frame.
+
+    Returns:
+        (P', 3) int64 x y z indices of those inside the grid.
+    """
+    cells = np.floor((points - OCCUPANCY_GRID.origin_m) / OCCUPANCY_GRID.cell_m).astype(np.int64)  # (P, 3)
+    inside = ((cells >= 0) & (cells < OCCUPANCY_GRID.shape[::-1])).all(axis=1)
+    return cells[inside]
+
+
+def _lidar_viewpoints(
+    surroundings: Surroundings, sensors: OccupancySensors, t_us: int, global2ego: np.ndarray
+) -> list[Viewpoint]:
+    """The LiDAR at its places within the grid, the sample's own first."""
+    motion, lidar2ego = surroundings.motion, sensors.lidar.sensor2ego
+    others = [global2ego @ motion.ego2global(int(time)) @ lidar2ego for time in sensors.lidar_times_us if time != t_us]
+    others = [pose for pose in others if np.abs(pose[:2, 3]).max() < _REACH_M]
+    if len(others) >= MAX_POSITIONS:
+        others = [others[i] for i in np.linspace(0, len(others) - 1, MAX_POSITIONS - 1).round().astype(int)]
+    own = global2ego @ motion.ego2global(t_us) @ lidar2ego
+    return [lidar_viewpoint(pose) for pose in (own, *others)]
+
+
+def _camera_viewpoints(
+    surroundings: Surroundings, cameras: Sequence[Camera], t_us: int, global2ego: np.ndarray
+) -> list[Viewpoint]:
+    """The cameras, each where it is when it fires."""
+    motion = surroundings.motion
+    return [
+        camera_viewpoint(camera, global2ego @ motion.ego2global(t_us + camera.delay_us) @ camera.sensor2ego)
+        for camera in cameras
+    ]
