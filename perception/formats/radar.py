@@ -120,11 +120,32 @@ def write_radar(path: str | Path, points: np.ndarray) -> None:
     Raises:
         ValueError: `points` is not (P, 18), not finite, or an integer field has a fraction or does not fit its type.
     """
+    content = _encoded("write_radar", points)
+    with atomic_writer(path) as file:
+        file.write(content)
+
+
+def radar_bytes(points: np.ndarray) -> bytes:
+    """The file of a radar scan.
+
+    Args:
+        points: (P, 18) columns `RADAR_FIELDS`; no return becomes one return with NaN in x.
+
+    Returns:
+        What `write_radar` writes.
+
+    Raises:
+        ValueError: `points` is not (P, 18), not finite, or an integer field has a fraction or does not fit its type.
+    """
+    return _encoded("radar_bytes", points)
+
+
+def _encoded(function: str, points: np.ndarray) -> bytes:
     points = np.asarray(points)
     if points.ndim != 2 or points.shape[1] != len(RADAR_FIELDS):
-        raise ValueError(f"write_radar: points must be (P, {len(RADAR_FIELDS)}), got {points.shape}")
+        raise ValueError(f"{function}: points must be (P, {len(RADAR_FIELDS)}), got {points.shape}")
     if not np.isfinite(points).all():
-        raise ValueError("write_radar: points must be finite, got NaN or infinity")
+        raise ValueError(f"{function}: points must be finite, got NaN or infinity")
     rows = np.zeros(max(len(points), 1), dtype=_DTYPE)
     if not len(points):
         rows["x"] = np.nan
@@ -135,10 +156,9 @@ def write_radar(path: str | Path, points: np.ndarray) -> None:
         if kind.kind == "i":
             limits = np.iinfo(kind)
             if (column % 1).any() or column.min() < limits.min or column.max() > limits.max:
-                raise ValueError(f"write_radar: {name} must be whole numbers in {limits.min}..{limits.max}")
+                raise ValueError(f"{function}: {name} must be whole numbers in {limits.min}..{limits.max}")
         rows[name] = column
-    with atomic_writer(path) as file:
-        file.write(_header_text(len(rows)) + rows.tobytes() + _PADDING)
+    return _header_text(len(rows)) + rows.tobytes() + _PADDING
 
 
 def _header_text(num_points: int) -> bytes:
