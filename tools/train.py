@@ -15,13 +15,15 @@ def main() -> int:
     Returns:
         Exit status: 0, 1 with the reason on standard error, or 2 for a wrong argument.
     """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     from perception.training.cli import train
 
     logging.basicConfig(format="%(levelname)s: %(message)s")
     logging.getLogger("perception").setLevel(logging.INFO)
     try:
         cli = train()
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, MisconfigurationException) as error:
         print(f"train: {error}", file=sys.stderr)
         return 1
     print(f"wrote {cli.trainer.default_root_dir}")

@@ -45,10 +45,13 @@ def evaluate_official(
         with contextlib.redirect_stdout(io.StringIO()):
             config = config_factory("detection_cvpr_2019")
             evaluation = DetectionEval(tables, config, str(results_path), split, str(out_dir), verbose=False)
-            return evaluation.main(render_curves=False)
+            summary = evaluation.main(render_curves=False)
     except Exception as error:  # the devkit fails with bare asserts, KeyError and Exception
         reason = _reason(error, Path(results_path), tables, tokens)
         raise ValueError(f"evaluate_official: {results_path}: {reason}") from error
+    with contextlib.suppress(OSError):
+        (Path(out_dir) / "plots").rmdir()  # made for curves, and empty without them
+    return summary
 
 
 def _open_tables(dataroot: str | Path, version: str) -> Any:
