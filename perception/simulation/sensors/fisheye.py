@@ -1,0 +1,284 @@
+"""Four fisheye cameras around the car, 190 degrees wide: rays through every pixel, the own car at the rim.
+
+Rays are cast one by one, not drawn triangle by triangle as for pinholes: five faces of a cube that see 190 degrees hold
+more pixels than the picture, and would have to be resampled. The own car stands still before the lens, so that what it
+hides is found once and cast no more. The picture ends at `THETA_MAX_RAD`, and is black beyond; horizons and edges of
+houses are straight only through its middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+import cv2
+import numpy as np
+
+from perception.formats.classes import POINT_CATEGORIES
+from perception.simulation.actors.cars import build_car
+from perception.simulation.actors.catalogue import fitted
+from perception.simulation.developing import develop, expose, smear
+from perception.simulation.ego import EGO_CENTRE_M, EGO_SIZE_LWH_M
+from perception.simulation.fisheye_lens import FisheyeLens
+from perception.simulation.mesh import Mesh, placed
+from perception.simulation.rays import STATIC, Hits, RayScene
+from perception.simulation.rendering import Instant, View
+from perception.simulation.sensors.base import Surroundings
+from perception.simulation.shading import Appearance
+
+THETA_MAX_RAD = float(np.radians(95.0))
+DISTORTION = (0.0141, 0.0484, -0.0187, 0.0025)
+"""k1 to k4 of a usual surround lens."""
+
+_FOCAL_PX, _FULL_WIDTH_PX = 333.2, 1280
+_RIM_RAD = 0.02  # over which the picture fades at its circle
+_SUB_PX = (-1 / 3, 0.0, 1 / 3)
+_EGO = POINT_CATEGORIES.index("vehicle.ego")
+_MIRRORS_M = 0.16  # by which a car is wider over its mirrors
+
+_OPTICAL2BODY = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+
+_MOUNTS = {
+    # x, y, z in the ego frame; yaw to the left and pitch down in degrees
+    "FISHEYE_FRONT": ((3.47, 0.0, 0.62), 0.0, 22.0),
+    "FISHEYE_REAR": ((-0.70, 0.0, 0.92), 180.0, 28.0),
+    "FISHEYE_LEFT": ((2.26, 0.93, 1.00), 92.0, 38.0),
+    "FISHEYE_RIGHT": ((2.26, -0.93, 1.00), -92.0, 38.0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FisheyeRecording:
+    """A picture and what can be seen in it.
+
+    Attributes:
+        t_us: timestamp, the middle of the exposure.
+        ego2global: (4, 4) pose of the ego vehicle then.
+        image: (H, W, 3) uint8 RGB before compression.
+        content: the JPEG file.
+        valid: (H, W) bool, whether a pixel lies within the picture's circle; all else means nothing outside.
+        actor: (H, W) int32 actor at the middle of each pixel, -1 for none.
+        distance_m: (H, W) float32 along the ray, infinite in the sky.
+        semantic: (H, W) uint8 index into `POINT_CATEGORIES`; `noise` in the sky and outside.
+    """
+
+    t_us: int
+    ego2global: np.ndarray
+    image: np.ndarray
+    content: bytes
+    valid: np.ndarray
+    actor: np.ndarray
+    distance_m: np.ndarray
+    semantic: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _OwnCar:
+    """What of the own car a camera sees: in pixels (K,) by this share (K,), with hits and rays in the ego's axes."""
+
+    pixels: np.ndarray
+    share: np.ndarray
+    hits: Hits
+    rays: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Fisheye:
+    """A mounted fisheye camera.
+
+    Attributes:
+        channel: such as `FISHEYE_LEFT`.
+        sensor2ego: (4, 4) mounting pose; camera frame x right, y down, z forward.
+        lens: of the picture.
+        delay_us: timestamp less the LiDAR's in the same sample.
+        smooth_edges: whether pixels on edges get three rays.
+        motion_blur: whether the shutter takes time.
+        jpeg_quality: 1..100.
+    """
+
+    channel: str
+    sensor2ego: np.ndarray
+    lens: FisheyeLens
+    delay_us: int = 0
+    smooth_edges: bool = True
+    motion_blur: bool = True
+    jpeg_quality: int = 92
+    modality: str = "fisheye"
+    suffix: str = ".jpg"
+
+    @property
+    def image_size_px(self) -> tuple[int, int]:
+        """Height and width of the picture."""
+        return self.lens.image_size_px
+
+    @cached_property
+    def _inside(self) -> np.ndarray:
+        """(H * W,) bool: pixels within the picture's circle."""
+        return self.lens.rays[1] > 0
+
+    @cached_property
+    def _own_car(self) -> _OwnCar:
+        rays, width = self._ego_rays(np.arange(len(self._inside)), (0.0, 0.0)), self.image_size_px[1]
+        scene, eye = RayScene(_own_car()), self.sensor2ego[:3, 3]
+        whole = scene.cast(eye, rays)
+        found = (whole.found & self._inside).reshape(-1, width)
+        edge = np.zeros_like(found)
+        for axis in (0, 1):
+            change = np.diff(found, axis=axis)
+            edge |= np.pad(change, [(0, 1) if i == axis else (0, 0) for i in (0, 1)])
+            edge |= np.pad(change, [(1, 0) if i == axis else (0, 0) for i in (0, 1)])
+        share, rim = found.ravel().astype(np.float32), np.nonzero(edge.ravel())[0]
+        offsets = [(u, v) for u in _SUB_PX for v in _SUB_PX]
+        share[rim] = np.mean([scene.cast(eye, self._ego_rays(rim, it)).found for it in offsets], axis=0)
+        pixels = np.nonzero(found.ravel() & (share > 0))[0]  # where the middle misses it, nothing is known of it
+        return _OwnCar(pixels, share[pixels], whole.at(pixels), rays[pixels])
+
+    @cached_property
+    def _outward(self) -> np.ndarray:
+        """(K,) pixels in which something but the own car can be seen."""
+        hidden = np.zeros(len(self._inside), bool)
+        hidden[self._own_car.pixels] = self._own_car.share >= 1
+        return np.nonzero(self._inside & ~hidden)[0]
+
+    def _ego_rays(self, pixels: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
+        """Rays (N, 3) float32 through pixels (N,), off their middles, in the ego's axes."""
+        width = self.image_size_px[1]
+        rays, _ = self.lens.unproject(np.stack([pixels % width, pixels // width], axis=-1) + offset)
+        return rays @ self.sensor2ego[:3, :3].T.astype(np.float32)
+
+    def capture(self, surroundings: Surroundings, t_us: int) -> FisheyeRecording:
+        """Takes a picture.
+
+        Args:
+            surroundings: what there is to see.
+            t_us: the middle of the exposure.
+
+        Returns:
+            The picture, and what each pixel shows.
+        """
+        size, light = self.image_size_px, surroundings.light
+        ego2global = surroundings.motion.ego2global(t_us)
+        picture, hits = self._picture(surroundings, ego2global, t_us)
+        if self.motion_blur:
+            picture = smear(picture, self._pixel_motion(surroundings, hits, t_us).reshape(*size, 2))
+        rim = np.clip(self.lens.rays[1] / _RIM_RAD, 0, 1).astype(np.float32).reshape(*size, 1)
+        noise = surroundings.rng(self.channel, t_us).standard_normal((*size, 3), dtype=np.float32)
+        exposure = expose(picture.reshape(1, -1, 3)[:, self._inside], light)
+        valid = self._inside.reshape(size)
+        image = np.where(valid[..., None], develop(picture * rim, exposure, noise), 0).astype(np.uint8)
+        actor = np.where(self._inside, surroundings.known(hits.actor, t_us), STATIC).astype(np.int32)
+        return FisheyeRecording(
+            t_us=t_us,
+            ego2global=ego2global,
+            image=image,
+            content=_jpeg(image, self.jpeg_quality),
+            valid=valid,
+            actor=actor.reshape(size),
+            distance_m=hits.distance_m.reshape(size),
+            semantic=np.where(hits.found, hits.semantic, 0).astype(np.uint8).reshape(size),
+        )
+
+    def _picture(self, surroundings: Surroundings, ego2global: np.ndarray, t_us: int) -> tuple[np.ndarray, Hits]:
+        """The light (H, W, 3), and what the pixels' middles show, the own car included (as `STATIC`)."""
+        scene, actors, own = surroundings.rays, surroundings.actors(t_us), self._own_car
+        eye = (ego2global @ self.sensor2ego)[:3, 3]
+        turn = (ego2global[:3, :3] @ self.sensor2ego[:3, :3]).T.astype(np.float32)
+        directions = self.lens.rays[0] @ turn
+        hits = _among(scene.cast(eye, directions[self._outward], actors), self._outward, len(directions))
+
+        def between(pixels: np.ndarray, offset: tuple[float, float]) -> tuple[np.ndarray, Hits]:
+            """Rays through pixels (E,), off their middles, and what they meet."""
+            aside = self._ego_rays(pixels, offset) @ ego2global[:3, :3].T.astype(np.float32)
+            return aside, scene.cast(eye, aside, actors)
+
+        looks, pixel_rad = Appearance.of(surroundings.materials), 1 / float(self.lens.intrinsics[0, 0])
+        instant = Instant(scene, actors, surroundings.casting_shadows(t_us), surroundings.light, looks)
+        view = View(eye, directions, self.image_size_px[1], pixel_rad)
+        picture = instant.picture(view, hits, between if self.smooth_edges else None)
+        # The own car's shadow is cast by a coarser hull, which would darken the car itself.
+        seen = own.hits._replace(normal=own.hits.normal @ ego2global[:3, :3].T.astype(np.float32))
+        view = View(eye, own.rays @ ego2global[:3, :3].T.astype(np.float32), 1, pixel_rad)
+        light = replace(instant, casters=actors).picture(view, seen).reshape(-1, 3)
+        flat, share = picture.reshape(-1, 3), own.share[:, None]
+        flat[own.pixels] = share * light + (1 - share) * flat[own.pixels]
+        for target, value in zip(hits, seen, strict=True):
+            target[own.pixels] = value
+        return picture, hits
+
+    def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
+        """(H * W, 2) float32: how far each pixel's surface moves in the picture while the shutter is open."""
+        half_us = round(surroundings.light.exposure_s * 5e5)
+        motion, identity = surroundings.motion, np.eye(4)[None]
+        camera2global = motion.ego2global(t_us) @ self.sensor2ego
+        at_rest = _inverse(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
+        owner, ways = surroundings.known(hits.actor, t_us), []
+        for moment_us in (t_us - half_us, t_us + half_us):
+            global2camera = _inverse((motion.ego2global(moment_us) @ self.sensor2ego)[None])
+            objects = np.concatenate([motion.actor2global(moment_us), identity])
+            ways.append(global2camera @ objects @ at_rest @ camera2global)
+        pixels = self.lens.ways(hits.distance_m, owner, np.stack(ways, axis=1))  # (H * W, 2)
+        pixels[self._own_car.pixels] = 0
+        return pixels
+
+
+def _inverse(a2b: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) inverses of rigid transforms (N, 4, 4)."""
+    b2a = np.tile(np.eye(4), (len(a2b), 1, 1))
+    b2a[:, :3, :3] = a2b[:, :3, :3].transpose(0, 2, 1)
+    b2a[:, :3, 3:] = -b2a[:, :3, :3] @ a2b[:, :3, 3:]
+    return b2a
+
+
+def _among(hits: Hits, rows: np.ndarray, count: int) -> Hits:
+    """Hits of some rays (K,) among all (N,), whose others meet nothing."""
+    whole = Hits(*(np.zeros((count, *values.shape[1:]), values.dtype) for values in hits))
+    whole.distance_m[:] = np.inf
+    whole.actor[:] = STATIC
+    for target, values in zip(whole, hits, strict=True):
+        target[rows] = values
+    return whole
+
+
+@cache
+def _own_car() -> Mesh:
+    """The own car as its own cameras see it, in the ego frame."""
+    size = np.array(EGO_SIZE_LWH_M) + np.array([0, _MIRRORS_M, 0])
+    car = build_car("hatchback", size, "car_white", np.random.default_rng(0))
+    mesh = fitted("car", "vehicle.ego", car, size).meshes[0]
+    return placed(mesh, (EGO_CENTRE_M, 0.0, EGO_SIZE_LWH_M[2] / 2))
+
+
+def fisheye_cameras(image_size_px: tuple[int, int] = (320, 480)) -> tuple[Fisheye, ...]:
+    """The four fisheye cameras: front, rear, and one under each mirror.
+
+    Args:
+        image_size_px: height and width; the circle of the picture is as wide as it.
+
+    Returns:
+        The cameras, which fire together with the end of the LiDAR's sweep.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    if min(image_size_px) < 1:
+        raise ValueError(f"fisheye_cameras: image_size_px must be positive, got {image_size_px}")
+    height, width = image_size_px
+    focal = _FOCAL_PX * width / _FULL_WIDTH_PX
+    intrinsics = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    lens = FisheyeLens(intrinsics, np.array(DISTORTION), THETA_MAX_RAD, (height, width))
+    return tuple(Fisheye(channel=name, sensor2ego=_pose(*mount), lens=lens) for name, mount in _MOUNTS.items())
+
+
+def _pose(position_m: tuple[float, float, float], yaw_deg: float, pitch_deg: float) -> np.ndarray:
+    (cy, sy), (cp, sp) = ((np.cos(angle), np.sin(angle)) for angle in np.radians((yaw_deg, pitch_deg)))
+    yaw = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]])
+    pose = np.eye(4)
+    pose[:3, :3] = yaw @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]]) @ _OPTICAL2BODY
+    pose[:3, 3] = position_m
+    return pose
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    written, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert written, "OpenCV must be able to write JPEG"
+    return data.tobytes()
