@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nuscenes.utils.data_classes import RadarPointCloud
 
-from perception.formats.radar import RADAR_FIELDS, RadarFilter, read_radar, write_radar
+from perception.formats.radar import RADAR_FIELDS, RadarFilter, radar_bytes, read_radar, write_radar
 
 
 @pytest.fixture
@@ -49,6 +49,7 @@ def test_a_written_scan_is_the_original_byte_by_byte(real_data: Path, tmp_path: 
 
 def test_round_trip_and_the_devkit(scan: Path, points: np.ndarray) -> None:
     np.testing.assert_array_equal(read_radar(scan), points)
+    assert scan.read_bytes() == radar_bytes(points)
     np.testing.assert_array_equal(read_radar(scan, RadarFilter()), RadarPointCloud.from_file(str(scan)).points.T)
     moving = RadarPointCloud.from_file(str(scan), dynprop_states=[0, 2, 6], ambig_states=range(8)).points.T
     ours = RadarFilter(dyn_props=(0, 2, 6), ambig_states=range(8))
@@ -127,4 +128,6 @@ def test_writing_rejects_values(tmp_path: Path, points: np.ndarray, value: float
         write_radar(tmp_path / "a.pcd", points)
     with pytest.raises(ValueError, match=r"write_radar: points must be \(P, 18\), got \(60, 17\)"):
         write_radar(tmp_path / "a.pcd", points[:, :17])
+    with pytest.raises(ValueError, match=rf"radar_bytes: {message}"):
+        radar_bytes(points)
     assert not list(tmp_path.iterdir())
