@@ -29,6 +29,9 @@ _LEAST_AREA_M2 = 0.001
 _SLACK_M = 0.15
 """A ray ends so far before the middle of its cell: a cell's diagonal."""
 
+_LIFT_M = 0.02
+"""What is level, as a roof, is looked at from just above."""
+
 _GROUND = ("noise", "flat.driveable_surface", "flat.other", "flat.sidewalk", "flat.terrain")
 _KINDS = np.array([UNCOUNTED if name in _GROUND else 0 for name in POINT_CATEGORIES], np.uint8)
 
@@ -54,12 +57,12 @@ def near_field_cells(
     if eyes.ndim != 2 or eyes.shape[1] != 3:
         raise ValueError(f"near_field_cells: eyes_m must be (E, 3), got {eyes.shape}")
     ego2global = surroundings.motion.ego2global(t_us)
-    areas = solids.areas(surroundings.actors(t_us), np.linalg.inv(ego2global), _LAYERS, _KINDS, 1)
-    layers = areas.area_m2[..., 0].transpose(2, 1, 0)  # (X, Y, Z) -> (Z, Y, X)
-    occupied = layers.sum(axis=0) >= _LEAST_AREA_M2  # (Y, X)
-    num_layers = len(layers)
-    top = num_layers - 1 - (layers[::-1] > 0).argmax(axis=0)  # (Y, X) highest layer with a surface
-    height_m = np.where(occupied, LOW_M + (top + 0.5) * _LAYERS.cell_m[2], LOW_M)
+    surfaces = solids.areas(surroundings.actors(t_us), np.linalg.inv(ego2global), _LAYERS, _KINDS, 1)
+    area, moment = (values[..., 0].transpose(2, 1, 0) for values in surfaces)  # (X, Y, Z) -> (Z, Y, X)
+    occupied = area.sum(axis=0) >= _LEAST_AREA_M2  # (Y, X)
+    top = len(area) - 1 - (area[::-1] > 0).argmax(axis=0)[None]  # (1, Y, X) highest layer with a surface
+    rise = np.take_along_axis(moment, top, 0)[0] / np.maximum(np.take_along_axis(area, top, 0)[0], 1e-9)
+    height_m = np.where(occupied, LOW_M + rise + _LIFT_M, LOW_M)  # (Y, X)
     targets = np.dstack([NEAR_FIELD_GRID.centers_xy().numpy(), height_m])  # (Y, X, 3)
     seen = _seen(surroundings, surroundings.casting_shadows(t_us), ego2global, eyes, targets.reshape(-1, 3))
     seen = seen.reshape(occupied.shape)

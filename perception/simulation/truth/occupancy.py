@@ -5,7 +5,8 @@ outranks the ground it stands on, as a vehicle must not drive there; of ground a
 hollow: as in Occ3D, which sees surfaces alone, nobody observes their inside, and what nobody observes is free in the
 labels and absent from the masks.
 
-Masks hold what can be seen: from where the LiDAR is in the course of the scene, and from the sample's cameras.
+Masks hold what can be seen through the cells, from where the LiDAR is in the course of the scene and from the sample's
+cameras, and what points and pixels of the sample show besides.
 
 Source: Tian et al., "Occ3D: A Large-Scale 3D Occupancy Prediction Benchmark for Autonomous Driving", NeurIPS 2023,
 section 4 (voxel densification, visibility by ray casting).
@@ -21,8 +22,9 @@ from numba import njit
 
 from perception.formats.occupancy import FLAT_CLASSES, FREE, OCCUPANCY_GRID, POINT_TO_OCCUPANCY, Occupancy
 from perception.simulation.sensors.base import Sensor, Surroundings
-from perception.simulation.sensors.camera import Camera
+from perception.simulation.sensors.camera import Camera, CameraRecording
 from perception.simulation.sensors.lidar import LidarRecording
+from perception.simulation.truth.images import picture_points
 from perception.simulation.truth.solids import UNCOUNTED, CellSurfaces, Solids
 from perception.simulation.truth.visibility import (
     Viewpoint,
@@ -38,6 +40,9 @@ MAX_POSITIONS = 8
 """Most positions of the LiDAR that the mask is cast from; the metric RayIoU takes as many."""
 
 _REACH_M = 39.0
+_PIXEL_STEP = 2
+_NOISE_M = 0.06
+"""How far a LiDAR point may lie before its surface: four standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,11 @@ class OccupancySensors:
 
 
 def scene_occupancy(
-    solids: Solids, surroundings: Surroundings, sensors: OccupancySensors, sweep: LidarRecording
+    solids: Solids,
+    surroundings: Surroundings,
+    sensors: OccupancySensors,
+    sweep: LidarRecording,
+    pictures: Sequence[CameraRecording],
 ) -> Occupancy:
     """The occupancy at a keyframe.
 
@@ -64,7 +73,8 @@ def scene_occupancy(
         solids: the meshes of the scene.
         surroundings: their motion.
         sensors: what observes them.
-        sweep: of the keyframe; the cells of its points are observed whatever lies before them.
+        sweep: of the keyframe.
+        pictures: of the keyframe, one of each camera.
 
     Returns:
         Labels and masks, in the ego frame at the sweep's timestamp.
@@ -73,11 +83,14 @@ def scene_occupancy(
     labels = solid_labels(solids, surroundings, sweep.t_us, global2ego)  # (X, Y, Z)
     from_lidar = _lidar_viewpoints(surroundings, sensors, sweep.t_us, global2ego)
     mask_lidar = observed_cells(labels != FREE, OCCUPANCY_GRID, from_lidar)
-    points = sweep.points[sweep.semantic > 0, :3].astype(np.float64)  # (P', 3) returned
-    hit = cells_of(points @ sensors.lidar.sensor2ego[:3, :3].T + sensors.lidar.sensor2ego[:3, 3])  # (P'', 3)
-    mask_lidar[tuple(hit.T)] = True
-    from_cameras = _camera_viewpoints(surroundings, sensors.cameras, sweep.t_us, global2ego)
+    _mark(mask_lidar, sweep.points[sweep.semantic > 0, :3], sensors.lidar.sensor2ego)  # (P', 3) returned
+    from_cameras = []
+    for camera, shot in zip(sensors.cameras, pictures, strict=True):
+        camera2ego = global2ego @ shot.ego2global @ camera.sensor2ego
+        from_cameras.append(camera_viewpoint(camera, camera2ego))
     mask_camera = observed_cells(labels != FREE, OCCUPANCY_GRID, from_cameras)
+    for camera, shot, view in zip(sensors.cameras, pictures, from_cameras, strict=True):
+        _mark(mask_camera, picture_points(camera, shot, _PIXEL_STEP), view.sensor2grid)
     return Occupancy(np.where(mask_lidar, labels, FREE).astype(np.uint8), mask_lidar, mask_lidar & mask_camera)
 
 
@@ -142,18 +155,14 @@ def _ground(area: np.ndarray, moment: np.ndarray, is_flat: np.ndarray, floor_m2:
     return best
 
 
-def cells_of(points: np.ndarray) -> np.ndarray:
-    """The cells of points.
-
-    Args:
-        points: (P, 3) ego frame.
-
-    Returns:
-        (P', 3) int64 x y z indices of those inside the grid.
-    """
-    cells = np.floor((points - OCCUPANCY_GRID.origin_m) / OCCUPANCY_GRID.cell_m).astype(np.int64)  # (P, 3)
-    inside = ((cells >= 0) & (cells < OCCUPANCY_GRID.shape[::-1])).all(axis=1)
-    return cells[inside]
+def _mark(mask: np.ndarray, points: np.ndarray, sensor2ego: np.ndarray) -> None:
+    """Marks the cells that hold points (P, 3) of a sensor: seen, though cells before them may hold something too."""
+    points = points.astype(np.float64)
+    behind = points * (1 + _NOISE_M / np.linalg.norm(points, axis=1, keepdims=True))
+    places = np.concatenate([points, behind]) @ sensor2ego[:3, :3].T + sensor2ego[:3, 3]
+    cells = np.floor((places - OCCUPANCY_GRID.origin_m) / OCCUPANCY_GRID.cell_m).astype(np.int64)  # (P, 3)
+    inside = ((cells >= 0) & (cells < mask.shape)).all(axis=1)
+    mask[tuple(cells[inside].T)] = True
 
 
 def _lidar_viewpoints(
@@ -167,14 +176,3 @@ def _lidar_viewpoints(
         others = [others[i] for i in np.linspace(0, len(others) - 1, MAX_POSITIONS - 1).round().astype(int)]
     own = global2ego @ motion.ego2global(t_us) @ lidar2ego
     return [lidar_viewpoint(pose) for pose in (own, *others)]
-
-
-def _camera_viewpoints(
-    surroundings: Surroundings, cameras: Sequence[Camera], t_us: int, global2ego: np.ndarray
-) -> list[Viewpoint]:
-    """The cameras, each where it is when it fires."""
-    motion = surroundings.motion
-    return [
-        camera_viewpoint(camera, global2ego @ motion.ego2global(t_us + camera.delay_us) @ camera.sensor2ego)
-        for camera in cameras
-    ]

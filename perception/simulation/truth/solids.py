@@ -115,9 +115,9 @@ def _deposit(
                 first_z, last_z = _range(piece[1], num_y, 2, cell_m[2], shape[2])
                 for z in range(first_z, last_z + 1):
                     num_z = _slab(piece[1], num_y, 2, z * cell_m[2], cell_m[2], piece[3], piece[2])
-                    area = _area(piece[2], num_z)
+                    area, moment = _area(piece[2], num_z)
                     cells.area_m2[x, y, z, kinds[t]] += area
-                    cells.moment_m3[x, y, z, kinds[t]] += area * _height(piece[2], num_z)
+                    cells.moment_m3[x, y, z, kinds[t]] += moment
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -171,21 +171,15 @@ def _cut(corners: np.ndarray, count: int, axis: int, plane_m: float, side: float
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _area(corners: np.ndarray, count: int) -> float:
-    """Area of a plane convex polygon."""
-    x, y, z = 0.0, 0.0, 0.0
+def _area(corners: np.ndarray, count: int) -> tuple[float, float]:
+    """Area of a plane convex polygon, and that times the height of its centroid."""
+    area, moment = 0.0, 0.0
     for i in range(1, count - 1):
+        k = i + 1
         ux, uy, uz = corners[i, 0] - corners[0, 0], corners[i, 1] - corners[0, 1], corners[i, 2] - corners[0, 2]
-        i1 = i + 1
-        vx, vy, vz = corners[i1, 0] - corners[0, 0], corners[i1, 1] - corners[0, 1], corners[i1, 2] - corners[0, 2]
-        x, y, z = x + uy * vz - uz * vy, y + uz * vx - ux * vz, z + ux * vy - uy * vx
-    return 0.5 * np.sqrt(x * x + y * y + z * z)
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def _height(corners: np.ndarray, count: int) -> float:
-    """Mean height of a polygon's corners, 0 where there are none."""
-    total = 0.0
-    for i in range(count):
-        total += corners[i, 2]
-    return total / max(count, 1)
+        vx, vy, vz = corners[k, 0] - corners[0, 0], corners[k, 1] - corners[0, 1], corners[k, 2] - corners[0, 2]
+        x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        part = 0.5 * np.sqrt(x * x + y * y + z * z)
+        area += part
+        moment += part * (corners[0, 2] + corners[i, 2] + corners[k, 2]) / 3
+    return area, moment
