@@ -8,7 +8,7 @@ houses are straight only through its middle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 import cv2
@@ -24,7 +24,8 @@ from perception.simulation.mesh import Mesh, placed
 from perception.simulation.rays import STATIC, Hits, RayScene
 from perception.simulation.rendering import Instant, View
 from perception.simulation.sensors.base import Surroundings
-from perception.simulation.shading import Appearance
+from perception.simulation.shading import Appearance, mirrored, radiance
+from perception.simulation.shadows import lifted, sunlit
 
 THETA_MAX_RAD = float(np.radians(95.0))
 DISTORTION = (0.0141, 0.0484, -0.0187, 0.0025)
@@ -135,10 +136,12 @@ class Fisheye:
 
     @cached_property
     def _outward(self) -> np.ndarray:
-        """(K,) pixels in which something but the own car can be seen."""
+        """(K,) pixels in which something but the own car can be seen, tile by tile: rays cast together lie together."""
         hidden = np.zeros(len(self._inside), bool)
         hidden[self._own_car.pixels] = self._own_car.share >= 1
-        return np.nonzero(self._inside & ~hidden)[0]
+        pixels = np.nonzero(self._inside & ~hidden)[0]
+        row, column = pixels // self.image_size_px[1], pixels % self.image_size_px[1]
+        return pixels[np.lexsort((column, row, column // 8, row // 4, column // 64, row // 32))]
 
     def _ego_rays(self, pixels: np.ndarray, offset: tuple[float, float]) -> np.ndarray:
         """Rays (N, 3) float32 through pixels (N,), off their middles, in the ego's axes."""
@@ -195,10 +198,8 @@ class Fisheye:
         instant = Instant(scene, actors, surroundings.casting_shadows(t_us), surroundings.light, looks)
         view = View(eye, directions, self.image_size_px[1], pixel_rad)
         picture = instant.picture(view, hits, between if self.smooth_edges else None)
-        # The own car's shadow is cast by a coarser hull, which would darken the car itself.
         seen = own.hits._replace(normal=own.hits.normal @ ego2global[:3, :3].T.astype(np.float32))
-        view = View(eye, own.rays @ ego2global[:3, :3].T.astype(np.float32), 1, pixel_rad)
-        light = replace(instant, casters=actors).picture(view, seen).reshape(-1, 3)
+        light = _own_light(instant, eye, own.rays @ ego2global[:3, :3].T.astype(np.float32), seen, pixel_rad)
         flat, share = picture.reshape(-1, 3), own.share[:, None]
         flat[own.pixels] = share * light + (1 - share) * flat[own.pixels]
         for target, value in zip(hits, seen, strict=True):
@@ -219,6 +220,24 @@ class Fisheye:
         pixels = self.lens.ways(hits.distance_m, owner, np.stack(ways, axis=1))  # (H * W, 2)
         pixels[self._own_car.pixels] = 0
         return pixels
+
+
+def _own_light(instant: Instant, eye_m: np.ndarray, directions: np.ndarray, hits: Hits, pixel_rad: float) -> np.ndarray:
+    """(K, 3) light along rays that met the own car; all its reflections are traced.
+
+    It throws no shadow on itself, as the hull that throws its shadow on the street is coarser than what is seen. What
+    of it faces down has the street before it, not the sky.
+    """
+    light, looks, rows = instant.light, instant.looks, np.arange(len(directions), dtype=np.int32)
+    lit = sunlit(instant.rays, hits, eye_m, directions, light, instant.actors)
+    onward = mirrored(directions, hits.normal)  # (K, 3)
+    found = instant.rays.cast(lifted(hits, eye_m, directions, rows), onward, instant.actors)
+    clear = np.full(len(rows), 0.8, np.float32)
+    guessed = np.full(len(rows), -1, np.int32), np.zeros((0, 3), np.float32)
+    facing = found.normal @ light.to_sun > 0  # (K,)
+    reflections = radiance(onward, found, facing, clear, guessed, looks, light, pixel_rad)  # (K, 3)
+    open_share = 0.5 + 0.5 * hits.normal[:, 2]
+    return radiance(directions, hits, lit, open_share, (rows, reflections), looks, light, pixel_rad)
 
 
 def _inverse(a2b: np.ndarray) -> np.ndarray:
