@@ -41,6 +41,7 @@ SLOT_US = 36_000
 NUM_SLOTS = 3
 CYCLE_US = NUM_SLOTS * SLOT_US
 """Every sensor fires once in this time; earlier cycles may be recorded too."""
+
 NOISE_M = 0.01
 HALF_BEAM_RAD = float(np.radians(40.0))
 """Sideways; a sensor hears its own echoes at half the pressure there (-6 dB)."""
