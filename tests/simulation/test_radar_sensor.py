@@ -156,12 +156,22 @@ def test_compensated_velocities_are_radial_and_raw_ones_are_not() -> None:
     assert np.abs(across).max() > 3
 
 
+def off_grid(points: np.ndarray) -> float:
+    """The largest distance of a value from its grid, in steps."""
+    grids = (("x", 0.2, 0), ("y", 0.2, 0.1), ("rcs", 0.5, 0), ("vx", 0.25, 0), ("vy", 0.25, 0), ("z", 1, 0))
+    cells = [(points[:, RADAR_FIELDS.index(name)].astype(float) - offset) / step for name, step, offset in grids]
+    return float(np.abs(cells - np.round(cells)).max())
+
+
+def test_recorded_values_lie_on_these_grids(real_data: Path) -> None:
+    for file in [*(real_data / "radar").glob("*.pcd"), *(real_data / "nuscenes/samples/RADAR_FRONT").glob("*.pcd")]:
+        assert off_grid(read_radar(file)) < 2e-4
+
+
 def test_values_lie_on_the_grids_of_recorded_files(tmp_path: Path) -> None:
     motion = EvenMotion(10.0, 0.1, [pose(25, 3, 0.81)], [(4.0, 1.0, 0.0)])
     scan = FRONT.capture(surroundings(motion, [cuboid(CAR_SIZE, CAR)], [wall_at(50)]), 30_000)
-    for name, step, offset in (("x", 0.2, 0), ("y", 0.2, 0.1), ("rcs", 0.5, 0), ("vx", 0.25, 0), ("vy", 0.25, 0)):
-        cells = (field(scan, name) - offset) / step
-        np.testing.assert_allclose(cells, cells.round(), atol=2e-4)
+    assert off_grid(scan.points) < 2e-4
     assert (field(scan, "z") == 0).all()
     assert (field(scan, "id") == np.arange(len(scan.points))).all()
     assert (field(scan, "is_quality_valid") == 1).all()
@@ -350,9 +360,12 @@ def test_scans_in_a_town_are_as_full_as_recorded_ones() -> None:
     manifest = plan_manifest(2, 0, Settings(seconds=2.0))
     _, what_is = scene_surroundings(manifest.scenes[0], manifest.settings)
     scans = [radar.capture(what_is, t_us) for radar in surround_radars() for t_us in (200_000, 1_900_000)]
-    assert all(len(scan.points) == NUM_SLOTS for scan in scans)
+    sizes = [len(scan.points) for scan in scans]
+    assert max(sizes) == NUM_SLOTS
+    assert sizes.count(NUM_SLOTS) >= 8  # fewer only where something stands right before a radar
     kept = [int(RadarFilter().keeps(scan.points).sum()) for scan in scans]
-    assert 40 < np.mean(kept) < 80  # recorded: 30 to 74, mean 57
+    assert 40 < np.mean(kept) < 80  # recorded: 30 to 74
+    assert min(kept) > 25
     values = np.concatenate([scan.points for scan in scans])
     rcs = values[:, RADAR_FIELDS.index("rcs")]
     assert -3 < np.median(rcs) < 8

@@ -40,7 +40,7 @@ RMS_BOUNDS = (
 LOBE = Lobe(
     half_width_deg=62.0,
     columns=180,
-    borders_deg=(-12.0, -8.0, -5.0, -3.0, -1.7, -0.8, -0.2, 0.4, 1.2, 2.5, 5.0, 9.0),
+    borders_deg=(-12.0, -7.0, -4.0, -2.2, -1.2, -0.5, 0.1, 0.8, 2.0, 4.0, 8.0),
     half_power_deg=(40.0, 9.0),
     reach_m=200.0,
     range_cell_m=0.5,
@@ -50,8 +50,10 @@ LOBE = Lobe(
 )
 """Field of view and resolution; near and far scan in one."""
 
-_THRESHOLD_DB = 11.0
-_LOW_RCS_DB = -5.0
+_THRESHOLD_DB, _LOWEST_THRESHOLD_DB = 11.0, 0.0
+_LOW_RCS_DB, _LOW_SHARE = -0.5, 0.3
+"""A return may be held for too weak below this, and only if it is among this share of the weakest of its scan."""
+
 _FALSE_ALARMS = 1.5
 _RANGE_NOISE_M, _RATE_NOISE_M_S, _AZIMUTH_NOISE_DEG = 0.08, 0.08, 0.25
 _PLACE_STEP_M, _PLACE_OFFSET_M, _RCS_STEP_DB, _SPEED_STEP_M_S = 0.2, 0.1, 0.5, 0.25
@@ -219,12 +221,16 @@ def fluctuating(cells: Echoes, rng: np.random.Generator) -> Echoes:
 def _found(cells: Echoes, rng: np.random.Generator) -> tuple[Echoes, np.ndarray]:
     """The 125 echoes that are reported, nearest first, and their power over the noise in dB.
 
-    Of what lies above the threshold those of the largest cross-section fill the list.
+    Of what lies above the threshold those of the largest cross-section fill the list; the threshold sinks as long as
+    there are too few.
     """
     cells = fluctuating(cells, rng)
     cells = Echoes(*(np.concatenate(pair) for pair in zip(cells, _false_alarms(rng), strict=True)))
     signal_db = LOBE.signal_db(cells)
-    rows = np.nonzero(signal_db > _THRESHOLD_DB)[0]
+    threshold_db = _THRESHOLD_DB
+    if (signal_db > threshold_db).sum() < NUM_SLOTS < len(signal_db):
+        threshold_db = max(float(np.partition(signal_db, -NUM_SLOTS)[-NUM_SLOTS]), _LOWEST_THRESHOLD_DB)
+    rows = np.nonzero(signal_db >= threshold_db)[0]
     rows = rows[np.argsort(-cells.section_m2[rows], kind="stable")][:NUM_SLOTS]
     rows = rows[np.argsort(cells.range_m[rows], kind="stable")]
     return cells.at(rows), signal_db[rows]
@@ -247,25 +253,15 @@ def _reported(
     count = len(found.range_m)
     noise, chance = rng.standard_normal((4, count)), rng.random((5, count))
     weak = 10 ** (-signal_db / 20)  # (P,) standard error of an amplitude or phase in units of the noiseless one
-    flat = np.sqrt(1 - found.sine**2)
-    azimuth_rad = np.radians(_AZIMUTH_NOISE_DEG) * (1 + 4 * weak) / flat**2 * noise[0] + np.arcsin(found.sine)
-    range_m = found.range_m + _RANGE_NOISE_M * (1 + 4 * weak) * noise[1]
-    x = _quantised(range_m * np.cos(azimuth_rad), _PLACE_STEP_M)
-    y = _quantised(range_m * np.sin(azimuth_rad) - _PLACE_OFFSET_M, _PLACE_STEP_M) + _PLACE_OFFSET_M
-    x = np.maximum(x, _PLACE_STEP_M)
+    x, y = _places(found, weak, noise[:2])
     rcs = _quantised(10 * np.log10(found.section_m2) + 0.4 * noise[2], _RCS_STEP_DB)
     ambiguity = _ambiguity(signal_db, chance[0])
-    rate = found.rate_m_s + _RATE_NOISE_M_S * noise[3]
-    folded = (ambiguity == 1) | (ambiguity == 2) & (chance[1] < 0.5)
-    rate = rate - np.where(folded, _AMBIGUITY_M_S * np.where(rate > 0, 1, -1), 0.0)
+    rate = _unfolded(found.rate_m_s + _RATE_NOISE_M_S * noise[3], ambiguity, chance[1])
     line = np.stack([x, y, np.zeros(count)], axis=1) / np.hypot(x, y)[:, None]  # (P, 3)
-    own_rate = carrier.own_rate(line)
-    dynamic = _dynamics(rate + own_rate, own_rate, found.range_m, chance[2])
-    unknown = ambiguity == 0
-    dynamic[unknown] = 4
+    own_rate, unknown = carrier.own_rate(line), ambiguity == 0
+    dynamic = np.where(unknown, 4, _dynamics(rate + own_rate, own_rate, found.range_m, chance[2]))
     vy = np.where((dynamic == 1) | (dynamic == 3), _ground_across(carrier, misfit, x), 0.0)
-    vx = _quantised((rate - vy * line[:, 1]) / line[:, 0], _SPEED_STEP_M_S)
-    vx[unknown] = vy[unknown] = 0.0
+    vx = np.where(unknown, 0.0, _quantised((rate - vy * line[:, 1]) / line[:, 0], _SPEED_STEP_M_S))
     over_ground = vx * line[:, 0] + vy * line[:, 1] + own_rate  # (P,)
     validity = _validity(found, rcs, unknown, chance[3:])
     rms = _rms_codes(found, weak, unknown)  # (P, 4)
@@ -289,6 +285,21 @@ def _reported(
     for name, values in columns.items():
         points[:, RADAR_FIELDS.index(name)] = values
     return points
+
+
+def _places(found: Echoes, weak: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Measured x and y (P,), quantised; `noise` (2, P) in standard deviations."""
+    spread_rad = np.radians(_AZIMUTH_NOISE_DEG) * (1 + 4 * weak) / (1 - found.sine**2)
+    azimuth_rad = np.arcsin(found.sine) + spread_rad * noise[0]
+    range_m = found.range_m + _RANGE_NOISE_M * (1 + 4 * weak) * noise[1]
+    x = np.maximum(_quantised(range_m * np.cos(azimuth_rad), _PLACE_STEP_M), _PLACE_STEP_M)
+    return x, _quantised(range_m * np.sin(azimuth_rad) - _PLACE_OFFSET_M, _PLACE_STEP_M) + _PLACE_OFFSET_M
+
+
+def _unfolded(rate: np.ndarray, ambiguity: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Range rates (P,) as the sensor resolves them: ambiguous ones (1) wrongly, of uncertain ones (2) every second."""
+    wrong = (ambiguity == 1) | (ambiguity == 2) & (chance < 0.5)
+    return rate - np.where(wrong, _AMBIGUITY_M_S * np.where(rate > 0, 1, -1), 0.0)
 
 
 def _quantised(values: np.ndarray, step: float) -> np.ndarray:
@@ -323,7 +334,8 @@ def _validity(found: Echoes, rcs: np.ndarray, unknown: np.ndarray, chance: np.nd
     beaten = (near & (rcs[None] > rcs[:, None])).any(axis=1) & (chance[0] < 0.36)
     state = np.where(chance[1] < 0.12, 16, np.zeros(count, np.int64))  # several targets in one cell
     state[beaten] = np.where(chance[1][beaten] < 0.55, 11, 9)  # no peak of its own; child of a stronger one
-    state[(rcs < -0.5) & (chance[0] > 0.5) | (rcs < _LOW_RCS_DB) & (chance[0] > 0.1)] = 4
+    low_db = min(_LOW_RCS_DB, float(np.quantile(rcs, _LOW_SHARE))) if count else _LOW_RCS_DB
+    state[(rcs < low_db) & (chance[0] > 0.45)] = 4
     state[(np.abs(np.abs(azimuth_deg) - 50) < 3) & (chance[1] > 0.9)] = 10
     state[(found.range_m > 95) & (np.abs(azimuth_deg) > 10) & (chance[1] < 0.5)] = 15
     state[(found.range_m < 70) & (chance[1] > 0.992)] = 3

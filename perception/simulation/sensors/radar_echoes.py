@@ -26,6 +26,8 @@ _DELTA_US = 200
 
 _MIN_RANGE_M, _MAX_RANGE_M = 0.5, 250.0
 _MIRROR_RANGE_M, _MIRROR_NORMAL_Z, _LEAST_MIRROR = 60.0, 0.2, 0.05
+_MIRROR_RISE = 0.07
+"""Up to this sine of the elevation, 4 degrees, mirrored ways are followed; others lead over or below everything."""
 _GRAIN_M, _GRAIN_DB = 0.5, 8.0
 """Size of the grains of static surfaces, and the spread of their brightness: edges and corners too small for a mesh."""
 
@@ -239,7 +241,8 @@ def _mirrored(
     """Which hits (K,) are on mirrors that show something, and what; its directions are left to the caller."""
     kept = np.where(hits.actor == STATIC, mirroring(hits.material), 0.0)
     upright = np.abs(hits.normal[:, 2]) < _MIRROR_NORMAL_Z
-    walls = np.nonzero((kept > _LEAST_MIRROR) & upright & (hits.distance_m < _MIRROR_RANGE_M))[0]
+    level = upright & (np.abs(directions[:, 2]) < _MIRROR_RISE)
+    walls = np.nonzero((kept > _LEAST_MIRROR) & level & (hits.distance_m < _MIRROR_RANGE_M))[0]
     normal, inward, first_m = hits.normal[walls], directions[walls], hits.distance_m[walls]
     onward = inward - 2 * np.einsum("ij,ij->i", inward, normal)[:, None] * normal  # (K, 3)
     start = carrier.sensor2global[:3, 3] + inward * first_m[:, None] + 0.02 * normal
@@ -250,10 +253,10 @@ def _mirrored(
     velocity = world.velocity(found)
     velocity -= 2 * np.einsum("ij,ij->i", velocity, normal)[:, None] * normal  # as the mirror shows it
     rate = np.einsum("ij,ij->i", velocity - carrier.velocity_m_s, directions[walls])
-    level = _level(found, onward[seen]) * way_m**2 * solid[walls] * kept[walls] ** 2
+    bright = _level(found, onward[seen]) * way_m**2 * solid[walls] * kept[walls] ** 2
     nothing = np.zeros(len(walls))
     nobody, ghost = np.full(len(walls), STATIC, np.int32), np.ones(len(walls), bool)
-    return walls, Echoes(way_m, nothing, nothing, rate, level, nobody, ghost)
+    return walls, Echoes(way_m, nothing, nothing, rate, bright, nobody, ghost)
 
 
 def resolved(echoes: Echoes, lobe: Lobe, carrier: Carrier) -> Echoes:
