@@ -69,9 +69,21 @@ def _run(parsed: argparse.Namespace) -> None:
 def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tuple[Predictions, Tensor]]:
     from tqdm import tqdm
 
+    from perception.drives.runner import is_blind
+    from perception.drives.writers import no_detections
+    from perception.structures import Predictions
+
+    num_blind = 0
     for start in tqdm(range(0, len(positions), batch_size), desc="predict", unit="batch"):
         samples = [run.loader.load(position) for position in positions[start : start + batch_size]]
-        yield from zip(run.predictor.predict(samples), (sample.ego2global for sample in samples), strict=True)
+        seen = [sample for sample in samples if not is_blind(sample)]
+        found = {it.token: it for it in run.predictor.predict(seen)} if seen else {}
+        num_blind += len(samples) - len(seen)
+        for sample in samples:
+            nothing = Predictions(token=sample.token, detections=no_detections())
+            yield found.get(sample.token, nothing), sample.ego2global
+    if num_blind:
+        print(f"{num_blind} samples have none of the sensors: they count as samples in which nothing was found")
 
 
 def _score(run: Run, split: str, out_dir: Path) -> None:

@@ -62,7 +62,7 @@ def run_drive(samples: Iterable[Sample], predictor: PredictsSamples, writers: Se
     with ExitStack() as stack:
         open_writers = [stack.enter_context(writer) for writer in writers]
         for sample in samples:
-            if sample.lidar is None and not sample.cameras:
+            if is_blind(sample):
                 blind.append(sample.token)
                 found = Predictions(token=sample.token, detections=no_detections())
             else:
@@ -73,3 +73,15 @@ def run_drive(samples: Iterable[Sample], predictor: PredictsSamples, writers: Se
             for writer in open_writers:
                 writer.write(sample, found)
     return DriveReport(num_samples=len(predict_s), num_boxes=num_boxes, blind=tuple(blind), predict_s=tuple(predict_s))
+
+
+def is_blind(sample: Sample) -> bool:
+    """Whether a sample has no sensor's data at all; such a one cannot be predicted.
+
+    Args:
+        sample: as loaded.
+
+    Returns:
+        True without points and pictures.
+    """
+    return sample.lidar is None and not sample.cameras

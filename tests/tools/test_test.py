@@ -37,6 +37,21 @@ def test_a_set_without_annotations_is_predicted_alone(trained, tmp_path):
     assert not (tmp_path / "out" / "metrics_summary.json").exists()
 
 
+def test_a_sample_without_any_sensor_has_no_boxes_and_counts(trained, tmp_path, capsys):
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0061": 1, "scene-0103": 3})
+    rows = json.loads((root / "v1.0-mini" / "sample_data.json").read_text())
+    (lost,) = (
+        row["filename"] for row in rows if row["sample_token"] == VAL_TOKENS[1] and "LIDAR_TOP" in row["filename"]
+    )
+    (root / lost).unlink()
+    more = ("--sensors", "lidar", "--on-error", "skip", "--batch-size", "2")
+    assert load_tool("test").main(arguments(trained, root, tmp_path / "out", *more)) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text())["results"]
+    assert [bool(results[name]) for name in VAL_TOKENS] == [True, False, True]
+    assert json.loads((tmp_path / "out" / "hits.json").read_text())["num_truth"] == 18
+    assert "1 samples have none of the sensors" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
