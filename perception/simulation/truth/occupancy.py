@@ -5,8 +5,8 @@ outranks the ground it stands on, as a vehicle must not drive there; of ground a
 hollow: as in Occ3D, which sees surfaces alone, nobody observes their inside, and what nobody observes is free in the
 labels and absent from the masks.
 
-Masks hold what can be seen through the cells, from where the LiDAR is in the course of the scene and from the sample's
-cameras, and what points and pixels of the sample show besides.
+Masks hold what can be seen from where the LiDAR is in the course of the scene and from the sample's cameras, and what
+points and pixels of the sample show besides.
 
 Source: Tian et al., "Occ3D: A Large-Scale 3D Occupancy Prediction Benchmark for Autonomous Driving", NeurIPS 2023,
 section 4 (voxel densification, visibility by ray casting).
@@ -27,6 +27,7 @@ from perception.simulation.sensors.lidar import LidarRecording
 from perception.simulation.truth.images import picture_points
 from perception.simulation.truth.solids import UNCOUNTED, CellSurfaces, Solids
 from perception.simulation.truth.visibility import (
+    Hidden,
     Viewpoint,
     camera_viewpoint,
     lidar_viewpoint,
@@ -41,6 +42,7 @@ MAX_POSITIONS = 8
 
 _REACH_M = 39.0
 _PIXEL_STEP = 2
+_SLACK_M = 0.02
 _NOISE_M = 0.06
 """How far a LiDAR point may lie before its surface: four standard deviations."""
 
@@ -82,13 +84,14 @@ def scene_occupancy(
     global2ego = np.linalg.inv(sweep.ego2global)
     labels = solid_labels(solids, surroundings, sweep.t_us, global2ego)  # (X, Y, Z)
     from_lidar = _lidar_viewpoints(surroundings, sensors, sweep.t_us, global2ego)
-    mask_lidar = observed_cells(labels != FREE, OCCUPANCY_GRID, from_lidar)
+    hidden = _hidden(surroundings, sweep.t_us, sweep.ego2global)
+    mask_lidar = observed_cells(labels != FREE, OCCUPANCY_GRID, from_lidar, hidden)
     _mark(mask_lidar, sweep.points[sweep.semantic > 0, :3], sensors.lidar.sensor2ego)  # (P', 3) returned
     from_cameras = []
     for camera, shot in zip(sensors.cameras, pictures, strict=True):
         camera2ego = global2ego @ shot.ego2global @ camera.sensor2ego
         from_cameras.append(camera_viewpoint(camera, camera2ego))
-    mask_camera = observed_cells(labels != FREE, OCCUPANCY_GRID, from_cameras)
+    mask_camera = observed_cells(labels != FREE, OCCUPANCY_GRID, from_cameras, hidden)
     for camera, shot, view in zip(sensors.cameras, pictures, from_cameras, strict=True):
         _mark(mask_camera, picture_points(camera, shot, _PIXEL_STEP), view.sensor2grid)
     return Occupancy(np.where(mask_lidar, labels, FREE).astype(np.uint8), mask_lidar, mask_lidar & mask_camera)
@@ -163,6 +166,21 @@ def _mark(mask: np.ndarray, points: np.ndarray, sensor2ego: np.ndarray) -> None:
     cells = np.floor((places - OCCUPANCY_GRID.origin_m) / OCCUPANCY_GRID.cell_m).astype(np.int64)  # (P, 3)
     inside = ((cells >= 0) & (cells < mask.shape)).all(axis=1)
     mask[tuple(cells[inside].T)] = True
+
+
+def _hidden(surroundings: Surroundings, t_us: int, ego2global: np.ndarray) -> Hidden:
+    """What the surfaces of the scene hide at a time; places in the ego frame."""
+    actors, rotation = surroundings.actors(t_us), ego2global[:3, :3]
+
+    def hidden(eye: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Which places (N, 3) an eye (3,) does not see."""
+        ways = places - eye  # (N, 3)
+        lengths = np.linalg.norm(ways, axis=1)
+        limits_m = np.maximum(lengths - _SLACK_M, 1e-3).astype(np.float32)
+        directions = (ways / np.maximum(lengths, 1e-6)[:, None]) @ rotation.T
+        return surroundings.rays.occluded(rotation @ eye + ego2global[:3, 3], directions, limits_m, actors)
+
+    return hidden
 
 
 def _lidar_viewpoints(
