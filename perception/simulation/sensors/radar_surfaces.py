@@ -4,7 +4,7 @@ A surface is described by its radar cross-section per square metre of the area t
 and by how much brighter it is where it faces the radar. So what an object's cross-section is follows from what can be
 seen of it: its size, its aspect, and what stands in front of it.
 
-The factors are set so that whole objects come out near published medians: people about -8 dBsm [1, 2], cars about
+The factors are set so that whole objects come out near published medians: people -9 to -4 dBsm [1, 2], cars about
 10 dBsm from behind, some less from a corner and some more from the side [2, 3], lorries and buses up to 25 dBsm.
 Ground follows the constant-gamma law [4]: per square metre across the line of sight, the level does not depend on the
 grazing angle. Roads lie near measured levels [5]; facades, kerbs, poles and plants are brighter than their flat meshes
@@ -51,7 +51,7 @@ _CATEGORIES = {
     "human.pedestrian.wheelchair": (1.2, 2.0),
     "human.pedestrian.stroller": (1.2, 2.0),
     "human.pedestrian.personal_mobility": (0.8, 1.5),
-    "human.pedestrian": (0.55, 1.5),
+    "human.pedestrian": (0.9, 1.5),
     "animal": (0.25, 1.5),
     "movable_object.barrier": (0.5, 3.0),
     "movable_object.trafficcone": (0.3, 2.0),
