@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-import cv2
 import numpy as np
 
 from perception.simulation.developing import develop, expose, pixel_ways, smear
@@ -13,6 +12,7 @@ from perception.simulation.raster import Lens
 from perception.simulation.rays import Hits
 from perception.simulation.rendering import Instant, View
 from perception.simulation.sensors.base import Surroundings
+from perception.simulation.sensors.shutter import jpeg, shutter_ways
 from perception.simulation.shading import Appearance
 
 
@@ -128,7 +128,7 @@ class Camera:
             t_us=t_us,
             ego2global=ego2global,
             image=image,
-            content=_jpeg(image, self.jpeg_quality),
+            content=jpeg(image, self.jpeg_quality),
             actor=actor.reshape(height, width),
             distance_m=hits.distance_m.reshape(height, width),
             semantic=np.where(hits.found, hits.semantic, 0).reshape(height, width),
@@ -138,33 +138,12 @@ class Camera:
 
     def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
         """(H, W, 2) float32: how far each pixel's surface moves in the picture while the shutter is open."""
-        half_us = round(surroundings.light.exposure_s * 5e5)
-        motion, identity = surroundings.motion, np.eye(4)[None]
-        camera2global = motion.ego2global(t_us) @ self.sensor2ego
-        at_rest = _inverse(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
-        owner, ways = surroundings.known(hits.actor, t_us), []
-        for moment_us in (t_us - half_us, t_us + half_us):
-            global2camera = np.linalg.inv(motion.ego2global(moment_us) @ self.sensor2ego)
-            objects = np.concatenate([motion.actor2global(moment_us), identity])
-            ways.append(global2camera @ objects @ at_rest @ camera2global)
-        pixels = pixel_ways(self._rays, hits.distance_m, owner, np.stack(ways, axis=1), self.intrinsics)  # (H * W, 2)
+        ways = shutter_ways(surroundings, self.sensor2ego, t_us)
+        owner = surroundings.known(hits.actor, t_us)
+        pixels = pixel_ways(self._rays, hits.distance_m, owner, ways, self.intrinsics)  # (H * W, 2)
         return pixels.reshape(*self.image_size_px, 2)
-
-
-def _inverse(a2b: np.ndarray) -> np.ndarray:
-    """(N, 4, 4) inverses of rigid transforms (N, 4, 4)."""
-    b2a = np.tile(np.eye(4), (len(a2b), 1, 1))
-    b2a[:, :3, :3] = a2b[:, :3, :3].transpose(0, 2, 1)
-    b2a[:, :3, 3:] = -b2a[:, :3, :3] @ a2b[:, :3, 3:]
-    return b2a
 
 
 def _turned(camera2global: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(N, 3) float32 world directions of rays in the camera frame."""
     return rays @ camera2global[:3, :3].T.astype(np.float32)
-
-
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
-    written, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert written, "OpenCV must be able to write JPEG"
-    return data.tobytes()

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-import cv2
 import numpy as np
 
 from perception.formats.classes import POINT_CATEGORIES
@@ -24,6 +23,7 @@ from perception.simulation.mesh import Mesh, placed
 from perception.simulation.rays import STATIC, Hits, RayScene
 from perception.simulation.rendering import Instant, View
 from perception.simulation.sensors.base import Surroundings
+from perception.simulation.sensors.shutter import jpeg, shutter_ways
 from perception.simulation.shading import Appearance, mirrored, radiance
 from perception.simulation.shadows import lifted, sunlit
 
@@ -174,7 +174,7 @@ class Fisheye:
             t_us=t_us,
             ego2global=ego2global,
             image=image,
-            content=_jpeg(image, self.jpeg_quality),
+            content=jpeg(image, self.jpeg_quality),
             valid=valid,
             actor=actor.reshape(size),
             distance_m=hits.distance_m.reshape(size),
@@ -208,16 +208,9 @@ class Fisheye:
 
     def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
         """(H * W, 2) float32: how far each pixel's surface moves in the picture while the shutter is open."""
-        half_us = round(surroundings.light.exposure_s * 5e5)
-        motion, identity = surroundings.motion, np.eye(4)[None]
-        camera2global = motion.ego2global(t_us) @ self.sensor2ego
-        at_rest = _inverse(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
-        owner, ways = surroundings.known(hits.actor, t_us), []
-        for moment_us in (t_us - half_us, t_us + half_us):
-            global2camera = _inverse((motion.ego2global(moment_us) @ self.sensor2ego)[None])
-            objects = np.concatenate([motion.actor2global(moment_us), identity])
-            ways.append(global2camera @ objects @ at_rest @ camera2global)
-        pixels = self.lens.ways(hits.distance_m, owner, np.stack(ways, axis=1))  # (H * W, 2)
+        ways = shutter_ways(surroundings, self.sensor2ego, t_us)
+        owner = surroundings.known(hits.actor, t_us)
+        pixels = self.lens.ways(hits.distance_m, owner, ways)  # (H * W, 2)
         pixels[self._own_car.pixels] = 0
         return pixels
 
@@ -238,14 +231,6 @@ def _own_light(instant: Instant, eye_m: np.ndarray, directions: np.ndarray, hits
     reflections = radiance(onward, found, facing, clear, guessed, looks, light, pixel_rad)  # (K, 3)
     open_share = 0.5 + 0.5 * hits.normal[:, 2]
     return radiance(directions, hits, lit, open_share, (rows, reflections), looks, light, pixel_rad)
-
-
-def _inverse(a2b: np.ndarray) -> np.ndarray:
-    """(N, 4, 4) inverses of rigid transforms (N, 4, 4)."""
-    b2a = np.tile(np.eye(4), (len(a2b), 1, 1))
-    b2a[:, :3, :3] = a2b[:, :3, :3].transpose(0, 2, 1)
-    b2a[:, :3, 3:] = -b2a[:, :3, :3] @ a2b[:, :3, 3:]
-    return b2a
 
 
 def _among(hits: Hits, rows: np.ndarray, count: int) -> Hits:
@@ -295,9 +280,3 @@ def _pose(position_m: tuple[float, float, float], yaw_deg: float, pitch_deg: flo
     pose[:3, :3] = yaw @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]]) @ _OPTICAL2BODY
     pose[:3, 3] = position_m
     return pose
-
-
-def _jpeg(image: np.ndarray, quality: int) -> bytes:
-    written, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert written, "OpenCV must be able to write JPEG"
-    return data.tobytes()

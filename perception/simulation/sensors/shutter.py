@@ -1,0 +1,47 @@
+"""What pinhole and fisheye cameras share: how things move while the shutter is open, and the file."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from perception.simulation.sensors.base import Surroundings
+
+
+def shutter_ways(surroundings: Surroundings, sensor2ego: np.ndarray, t_us: int) -> np.ndarray:
+    """How objects move past a camera while its shutter is open.
+
+    Args:
+        surroundings: what there is to see.
+        sensor2ego: (4, 4) mounting pose of the camera.
+        t_us: the middle of the exposure.
+
+    Returns:
+        (A + 1, 2, 4, 4) of each actor, and last of what stands still: from the camera frame in the middle of the
+        exposure to that at its beginning and end.
+    """
+    half_us = round(surroundings.light.exposure_s * 5e5)
+    motion, identity = surroundings.motion, np.eye(4)[None]
+    camera2global = motion.ego2global(t_us) @ sensor2ego
+    at_rest = _inverse(np.concatenate([motion.actor2global(t_us), identity]))  # (A + 1, 4, 4)
+    ways = []
+    for moment_us in (t_us - half_us, t_us + half_us):
+        global2camera = np.linalg.inv(motion.ego2global(moment_us) @ sensor2ego)
+        objects = np.concatenate([motion.actor2global(moment_us), identity])
+        ways.append(global2camera @ objects @ at_rest @ camera2global)
+    return np.stack(ways, axis=1)  # 2 x (A + 1, 4, 4) -> (A + 1, 2, 4, 4)
+
+
+def jpeg(image: np.ndarray, quality: int) -> bytes:
+    """The JPEG file of a picture (H, W, 3) uint8 RGB, of a quality in 1..100."""
+    written, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert written, "OpenCV must be able to write JPEG"
+    return data.tobytes()
+
+
+def _inverse(a2b: np.ndarray) -> np.ndarray:
+    """(N, 4, 4) inverses of rigid transforms (N, 4, 4)."""
+    b2a = np.tile(np.eye(4), (len(a2b), 1, 1))
+    b2a[:, :3, :3] = a2b[:, :3, :3].transpose(0, 2, 1)
+    b2a[:, :3, 3:] = -b2a[:, :3, :3] @ a2b[:, :3, 3:]
+    return b2a
