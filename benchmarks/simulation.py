@@ -15,7 +15,7 @@ import cv2
 import torch
 
 from perception.formats.nuscenes_tables import write_tables
-from perception.simulation.manifest import Settings, plan_manifest
+from perception.simulation.manifest import plan_manifest
 from perception.simulation.recorder import (
     FIRST_US,
     KEYFRAME_US,
@@ -26,6 +26,7 @@ from perception.simulation.recorder import (
 )
 from perception.simulation.rig import surround_rig
 from perception.simulation.runner import simulate
+from perception.simulation.settings import Settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from perception.simulation.manifest import Manifest, Settings, plan_manifest
+from perception.simulation.manifest import Manifest, plan_manifest
+from perception.simulation.settings import Settings
 
 SETTINGS = Settings(seconds=8.0, image_size_px=(90, 160), sweeps=1)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from perception.simulation.manifest import PRESETS, Manifest, SceneOrder, Settings, plan_manifest, plan_splits
+from perception.simulation.manifest import Manifest, SceneOrder, plan_manifest, plan_splits
 from perception.simulation.manifest_file import manifest_text, read_manifest
+from perception.simulation.settings import PRESETS, Settings
 
 
 def _splits(manifest: Manifest) -> dict[str, list[str]]:

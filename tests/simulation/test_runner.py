@@ -18,8 +18,9 @@ from perception.evaluation.detection import annotations_as_detections
 from perception.evaluation.official import evaluate_official
 from perception.formats.nuscenes_tables import read_tables
 from perception.formats.submission import SubmissionMeta, write_submission
-from perception.simulation.manifest import Manifest, SceneOrder, Settings, plan_manifest, plan_splits
+from perception.simulation.manifest import Manifest, SceneOrder, plan_manifest, plan_splits
 from perception.simulation.runner import PARTS, SimulationError, _Pending, simulate
+from perception.simulation.settings import Settings
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
 SETTINGS = Settings(seconds=1.0, image_size_px=(36, 64), sweeps=1, raw_lidar=True)
