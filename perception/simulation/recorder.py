@@ -88,6 +88,18 @@ def surroundings_of(world: World, time_of_day: TimeOfDay) -> Surroundings:
     )
 
 
+def scene_solids(world: World) -> Solids:
+    """The meshes that ground truths are cut from, numbered as in the ray scene.
+
+    Args:
+        world: a scene.
+
+    Returns:
+        Its static world and all that moves.
+    """
+    return Solids(world.town.mesh, _shapes(world))
+
+
 def _shapes(world: World) -> list[Mesh]:
     """All that moves, as the ray scene numbers it: the actors' meshes, lit signal lamps, the own car's shadow."""
     return [*(mesh for actor in world.actors for mesh in actor.shape.meshes), *lamp_meshes(), ego_shadow()]
@@ -115,7 +127,7 @@ def record_scene(
     """
     world, surroundings = scene_surroundings(order, settings)
     rig = sensor_rig(settings)
-    solids = Solids(world.town.mesh, _shapes(world)) if set(OF_SOLIDS) & set(settings.truths) else None
+    solids = scene_solids(world) if set(OF_SOLIDS) & set(settings.truths) else None
     truths = TruthFiles(order, settings, out, version, rig, surroundings, solids)
     recorder = _Recorder(order, settings, out, surroundings, world.town.town2global)
     times_us = [recording_times_us(sensor, settings) for sensor in rig]

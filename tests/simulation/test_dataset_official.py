@@ -186,7 +186,8 @@ def _write_results(folder: Path, results: dict) -> str:
 def test_projected_boxes_lie_over_what_the_pictures_show(devkit, manifest: Manifest) -> None:
     from nuscenes.utils.geometry_utils import view_points
 
-    from perception.simulation.recorder import FIRST_US, KEYFRAME_US, scene_surroundings
+    from perception.simulation.recorder import scene_surroundings
+    from perception.simulation.schedule import FIRST_US, KEYFRAME_US
 
     order = next(order for order in manifest.scenes if order.split == "val")
     world, surroundings = scene_surroundings(order, manifest.settings)

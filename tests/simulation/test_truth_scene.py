@@ -23,8 +23,9 @@ from perception.formats.occupancy import FLAT_CLASSES, FREE, OCCUPANCY_GRID, POI
 from perception.formats.point_labels import FIRST_STUFF, lidarseg_bytes, panoptic_bytes
 from perception.simulation.dataset import Recorded, common_tables, merged, scene_tables, start_us
 from perception.simulation.manifest import plan_manifest
-from perception.simulation.recorder import FIRST_US, KEYFRAME_US, keyframe_annotations, scene_surroundings
+from perception.simulation.recorder import keyframe_annotations, scene_surroundings
 from perception.simulation.rig import surround_rig
+from perception.simulation.schedule import FIRST_US, KEYFRAME_US
 from perception.simulation.sensors.base import Recording, Sensor, Surroundings
 from perception.simulation.sensors.ego_body import ego_shadow
 from perception.simulation.settings import Settings
