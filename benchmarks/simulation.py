@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,26 @@ import cv2
 import torch
 
 from perception.formats.nuscenes_tables import write_tables
-from perception.simulation.manifest import Settings, plan_manifest
+from perception.simulation.can_bus import can_bus
+from perception.simulation.manifest import MINI, plan_manifest
 from perception.simulation.recorder import (
-    FIRST_US,
-    KEYFRAME_US,
     keyframe_annotations,
     record_scene,
+    scene_solids,
     scene_surroundings,
     town_at,
 )
-from perception.simulation.rig import surround_rig
+from perception.simulation.rig import sensor_rig
 from perception.simulation.runner import simulate
+from perception.simulation.schedule import FIRST_US, KEYFRAME_US
+from perception.simulation.settings import SENSORS, TRUTHS, Settings
+from perception.simulation.truth.files import TruthFiles
+
+_SUITES = {
+    "near": Settings(sweeps=4, sensors=("camera", "lidar", "radar", "ultrasonic")),
+    "everything": Settings(sweeps=9, sensors=SENSORS, truths=TRUTHS, can_bus=True),
+}
+"""Whole runs beside those of cameras and LiDAR: five radars and twelve ultrasonic sensors; every sensor and truth."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the two scenes of each whole run")
     parser.add_argument("--sweeps", type=int, nargs="*", default=[0, 4, 9], help="LiDAR sweeps before each keyframe")
+    parser.add_argument("--suites", nargs="*", choices=_SUITES, default=list(_SUITES), help="whole runs with more")
     parser.add_argument("--workers", type=int, default=2, help="processes of the whole runs")
     parser.add_argument("--repeats", type=int, default=10, help="keyframes of which each part is timed")
 
@@ -51,7 +62,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         (start-up, towns, traffic and tables included) and peak_gib (the largest worker so far); for parts cpu_ms, the
         median on one thread.
     """
-    rows = [_whole_run(options.seconds, sweeps, options.workers) for sweeps in options.sweeps]
+    plain = [("6 x 400x225, LiDAR and", Settings(seconds=options.seconds, sweeps=sweeps)) for sweeps in options.sweeps]
+    more = [(f"{name}: LiDAR and", replace(_SUITES[name], seconds=options.seconds)) for name in options.suites]
+    rows = [_whole_run(name, settings, options.workers) for name, settings in (*plain, *more)]
     threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -62,9 +75,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         cv2.setNumThreads(threads[1])
 
 
-def _whole_run(seconds: float, sweeps: int, workers: int) -> dict[str, Any]:
+def _whole_run(name: str, settings: Settings, workers: int) -> dict[str, Any]:
     """Two scenes by the runner."""
-    settings = Settings(seconds=seconds, sweeps=sweeps)
     times: list[float] = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as folder:
         simulate(plan_manifest(2, 0, settings), Path(folder), workers, lambda *_: times.append(time.perf_counter()))
@@ -73,7 +85,7 @@ def _whole_run(seconds: float, sweeps: int, workers: int) -> dict[str, Any]:
     marks = times[2:]  # without the start and the call before the first keyframe
     return {
         "what": "whole run",
-        "case": f"6 x 400x225, LiDAR and {sweeps} sweeps, {workers} workers",
+        "case": f"{name} {settings.sweeps} sweeps, {workers} workers",
         "keyframes_per_s": (len(marks) - 1) / (marks[-1] - marks[0]),
         "with_start_per_s": keyframes / (end - times[0]),
         "peak_gib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20,
@@ -98,7 +110,7 @@ def _parts(repeats: int) -> list[dict[str, Any]]:
 
     note("scene", "town", lambda: town_at(order))
     world, surroundings = note("scene", "traffic and ray scene", lambda: scene_surroundings(order, settings))
-    rig = surround_rig()
+    rig = sensor_rig(replace(settings, sensors=SENSORS))
     for sensor in rig:
         times = iter(range(FIRST_US, world.last_us, KEYFRAME_US))
         note(
@@ -109,9 +121,15 @@ def _parts(repeats: int) -> list[dict[str, Any]]:
         )
     taken = [sensor.capture(surroundings, FIRST_US + sensor.delay_us) for sensor in rig]
     note("keyframe", "annotations", lambda: keyframe_annotations(world, rig[0], taken), repeats)
+    solids = note("scene", "meshes for ground truths", lambda: scene_solids(world))
+    noted = keyframe_annotations(world, rig[0], taken).noted
+    note("scene", f"CAN bus, {settings.seconds:g} s", lambda: can_bus(world, 0))
     with tempfile.TemporaryDirectory() as folder:
-        short = Settings(seconds=1.0)
-        tables = record_scene(order, short, Path(folder))
+        for truth in TRUTHS:
+            wanted = replace(settings, truths=(truth,))
+            files = TruthFiles(order, wanted, Path(folder), MINI, rig, surroundings, solids)
+            note("keyframe", f"{truth}, files included", lambda files=files: files.write(0, taken, noted), repeats)
+        tables = record_scene(order, Settings(seconds=1.0), Path(folder), MINI)
         note("scene", "tables of 2 keyframes", lambda: write_tables(Path(folder) / "tables", tables))
     return rows
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from perception.simulation.manifest import Manifest, Settings
+    from perception.simulation.manifest import Manifest
+    from perception.simulation.settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help="length of a scene")
     parser.add_argument("--image-size", metavar="WxH", help="pixels of the pictures, as 400x225")
     parser.add_argument("--sweeps", type=int, help="LiDAR sweeps before each keyframe, 20 a second, 0 to 10 (all)")
+    parser.add_argument("--sensors", metavar="A,B", help="kinds, as camera,lidar,radar (the first two always), or all")
+    parser.add_argument(
+        "--radar-sweeps", type=int, help="radar scans before each keyframe, 13 a second, 0 to 6 (all)"
+    )
+    parser.add_argument("--fisheye-size", metavar="WxH", help="pixels of the fisheyes' pictures, as 480x320")
+    parser.add_argument("--truths", metavar="A,B", help="ground truths, as lidarseg,occupancy, or all, or none")
+    parser.add_argument("--can-bus", action="store_true", help="write CAN-bus messages")
     parser.add_argument("--raw-lidar", action="store_true", help="keep the points as measured too, with their times")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -130,8 +138,8 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 def _manifest(options: argparse.Namespace) -> Manifest:
     """The manifest that the options ask for: preset, then manifest file, then single options."""
-    from perception.simulation.manifest import PRESETS
     from perception.simulation.manifest_file import read_manifest
+    from perception.simulation.settings import PRESETS
 
     if options.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
@@ -142,14 +150,26 @@ def _manifest(options: argparse.Namespace) -> Manifest:
         manifest = read_manifest(options.manifest, settings, options.any_generator)
     else:
         manifest = _planned(options.scenes, options.seed or 0, settings)
-    changes: dict[str, Any] = {
-        name: getattr(options, name) for name in ("seconds", "sweeps") if getattr(options, name) is not None
-    }
-    if options.image_size is not None:
-        changes["image_size_px"] = _image_size(options.image_size)
-    if options.raw_lidar:
-        changes["raw_lidar"] = True
-    return replace(manifest, settings=replace(manifest.settings, **changes))
+    return replace(manifest, settings=replace(manifest.settings, **_changes(options)))
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that single options change."""
+    from perception.simulation.settings import SENSORS, TRUTHS
+
+    numbers = ("seconds", "sweeps", "radar_sweeps")
+    changes: dict[str, Any] = {name: getattr(options, name) for name in numbers if getattr(options, name) is not None}
+    for option, name in (("image_size", "image_size_px"), ("fisheye_size", "fisheye_size_px")):
+        if getattr(options, option) is not None:
+            changes[name] = _image_size(f"--{option.replace('_', '-')}", getattr(options, option))
+    for option, every in (("sensors", SENSORS), ("truths", TRUTHS)):
+        text = getattr(options, option)
+        if text is not None:
+            changes[option] = every if text == "all" else tuple(it for it in text.split(",") if text != "none")
+    for option in ("raw_lidar", "can_bus"):
+        if getattr(options, option):
+            changes[option] = True
+    return changes
 
 
 def _planned(scenes: str, seed: int, settings: Settings) -> Manifest:
@@ -167,11 +187,11 @@ def _planned(scenes: str, seed: int, settings: Settings) -> Manifest:
     return plan_splits(dict(zip(SPLITS, counts, strict=True)), seed, settings)
 
 
-def _image_size(text: str) -> tuple[int, int]:
-    """Height and width of "WxH"."""
+def _image_size(option: str, text: str) -> tuple[int, int]:
+    """Height and width of an option's "WxH"."""
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() for side in sides):
-        raise ValueError(f"--image-size must be WxH, as 400x225, got {text!r}")
+        raise ValueError(f"{option} must be WxH, as 400x225, got {text!r}")
     width, height = map(int, sides)
     return height, width
 

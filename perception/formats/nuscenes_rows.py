@@ -59,7 +59,8 @@ class SensorRow(Row, frozen=True, gc=False, kw_only=True):
 class CalibratedSensorRow(Row, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A sensor as mounted on one vehicle: sensor to ego, rotation w x y z; intrinsics of cameras, else ().
 
-    `camera_model` and `camera_distortion` are an addition for fisheye cameras; nuScenes itself has pinholes only.
+    What follows `camera_intrinsic` is an addition for fisheye cameras; nuScenes itself has pinholes only. A fisheye's
+    picture is a circle that ends at the angle `camera_theta_max_rad` from the axis, and means nothing beyond.
     """
 
     sensor_token: str
@@ -68,6 +69,7 @@ class CalibratedSensorRow(Row, frozen=True, gc=False, kw_only=True, omit_default
     camera_intrinsic: tuple[Vector, ...]
     camera_model: str | None = None
     camera_distortion: Quaternion | None = None
+    camera_theta_max_rad: float | None = None
 
 
 class EgoPoseRow(Row, frozen=True, gc=False, kw_only=True):

@@ -25,6 +25,7 @@ class Annotations:
         attributes: A attribute names; "" for none.
         visibility: A visibility tokens, "1" to "4".
         num_lidar_pts: (A,) int64 points of the keyframe's sweep in each box.
+        num_radar_pts: (A,) int64 returns of the keyframe's radar scans in each box.
         noted: (A,) bool, which actors get an annotation.
     """
 
@@ -32,6 +33,7 @@ class Annotations:
     attributes: tuple[str, ...]
     visibility: tuple[str, ...]
     num_lidar_pts: np.ndarray
+    num_radar_pts: np.ndarray
     noted: np.ndarray
 
 
@@ -42,10 +44,12 @@ def annotate(
     ego_position_m: np.ndarray,
     visible_px: np.ndarray,
     whole_px: np.ndarray,
+    num_radar_pts: np.ndarray,
 ) -> Annotations:
     """Annotates the actors within `RANGE_M` that hold a LiDAR point or that the cameras see for more than 40 percent.
 
-    So about as many boxes are without a point as in recorded sets.
+    So about as many boxes are without a point as in recorded sets. Radar returns add no annotation, so that these are
+    the same with and without radars.
 
     Args:
         boxes: (A, 7) float64 global frame: centre, length width height, yaw.
@@ -54,6 +58,7 @@ def annotate(
         ego_position_m: (3,) global frame.
         visible_px: (A,) pixels that show each actor, over all cameras.
         whole_px: (A,) pixels that would show it if nothing stood before it.
+        num_radar_pts: (A,) int64 returns of the keyframe's radar scans in each box.
 
     Returns:
         The annotations of all actors.
@@ -67,6 +72,7 @@ def annotate(
         attributes=tuple(attributes),
         visibility=tuple(visibility_tokens(shares)),
         num_lidar_pts=counts,
+        num_radar_pts=num_radar_pts,
         noted=near & ((counts > 0) | (shares > _VISIBLE_SHARES[0])),
     )
 

@@ -36,6 +36,7 @@ from perception.simulation.annotations import Annotations
 from perception.simulation.manifest import SceneOrder
 from perception.simulation.sensors.base import Sensor
 from perception.simulation.sensors.camera import Camera
+from perception.simulation.sensors.fisheye import Fisheye
 
 _EPOCH_US = 1_533_000_000_000_000
 _SCENE_PERIOD_US = 100_000_000
@@ -164,9 +165,40 @@ def _scene_token(order: SceneOrder, *role: object) -> str:
     return _token(order.seed, order.town, order.name, *role)
 
 
+def sample_token(order: SceneOrder, number: int) -> str:
+    """The token of a scene's sample.
+
+    Args:
+        order: which scene.
+        number: of the keyframe.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    return _scene_token(order, "sample", number)
+
+
+def recording_token(order: SceneOrder, channel: str, t_us: int) -> str:
+    """The token of a recording.
+
+    Args:
+        order: which scene.
+        channel: of the sensor.
+        t_us: timestamp, since the scene's zero.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    return _scene_token(order, "data", channel, t_us)
+
+
 def _quaternion(rotation: np.ndarray) -> Quaternion:
-    w, x, y, z = matrix_to_quaternion(torch.from_numpy(np.ascontiguousarray(rotation))).tolist()
-    return w, x, y, z
+    return _numbers4(matrix_to_quaternion(torch.from_numpy(np.ascontiguousarray(rotation))).numpy())
+
+
+def _numbers4(values: np.ndarray) -> tuple[float, float, float, float]:
+    a, b, c, d = values.tolist()
+    return a, b, c, d
 
 
 def _vector(values: np.ndarray) -> Vector:
@@ -186,19 +218,26 @@ def _log_row(order: SceneOrder) -> LogRow:
 
 
 def _calibration_row(order: SceneOrder, sensor: Sensor) -> CalibratedSensorRow:
+    """The mounting, and of cameras the lens; of fisheyes what nuScenes has no field for as well."""
+    lens = sensor.lens if isinstance(sensor, Fisheye) else None
+    camera = sensor if isinstance(sensor, Camera) else lens
+    intrinsics = camera.intrinsics if camera else ()
     return CalibratedSensorRow(
         token=_scene_token(order, "calibration", sensor.channel),
         sensor_token=_token("sensor", sensor.channel),
         translation=_vector(sensor.sensor2ego[:3, 3]),
         rotation=_quaternion(sensor.sensor2ego[:3, :3]),
-        camera_intrinsic=tuple(map(_vector, sensor.intrinsics)) if isinstance(sensor, Camera) else (),
+        camera_intrinsic=tuple(map(_vector, intrinsics)),
+        camera_model="kannala_brandt" if lens else None,
+        camera_distortion=_numbers4(lens.distortion) if lens else None,
+        camera_theta_max_rad=lens.theta_max_rad if lens else None,
     )
 
 
 def _add_samples(tables: Tables, order: SceneOrder, timing: Sequence[Recorded]) -> None:
     """Adds the scene and its samples, which have the times of the first sensor's keyframes."""
     scene = _scene_token(order, "scene")
-    tokens = [_scene_token(order, "sample", number) for number in range(len(timing))]
+    tokens = [sample_token(order, number) for number in range(len(timing))]
     for (before, token, after), it in zip(_linked(tokens), timing, strict=True):
         timestamp = start_us(order.name) + it.t_us
         tables.sample.append(SampleRow(token=token, timestamp=timestamp, scene_token=scene, prev=before, next=after))
@@ -218,9 +257,9 @@ def _add_samples(tables: Tables, order: SceneOrder, timing: Sequence[Recorded]) 
 def _add_recordings(tables: Tables, order: SceneOrder, sensors: Sequence[Sensor], recorded: Sequence[Recorded]) -> None:
     """Adds recordings and ego poses, channel by channel, each channel linked in the order of `recorded`."""
     for sensor in sensors:
-        height, width = sensor.image_size_px if isinstance(sensor, Camera) else (0, 0)
+        height, width = sensor.image_size_px if isinstance(sensor, Camera | Fisheye) else (0, 0)
         of_channel = [it for it in recorded if it.channel == sensor.channel]
-        tokens = [_scene_token(order, "data", sensor.channel, it.t_us) for it in of_channel]
+        tokens = [recording_token(order, sensor.channel, it.t_us) for it in of_channel]
         for (before, token, after), it in zip(_linked(tokens), of_channel, strict=True):
             timestamp = start_us(order.name) + it.t_us
             pose, translation = it.ego2global, _vector(it.ego2global[:3, 3])
@@ -279,7 +318,7 @@ def _add_instance(
                 size=(width, length, height),
                 rotation=(float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))),
                 num_lidar_pts=int(it.num_lidar_pts[actor]),
-                num_radar_pts=0,
+                num_radar_pts=int(it.num_radar_pts[actor]),
                 prev=before,
                 next=after,
             )

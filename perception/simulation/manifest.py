@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perception.formats.splits import split_scenes
+from perception.simulation.settings import Settings
 
 if TYPE_CHECKING:
     from perception.simulation.light import TimeOfDay
@@ -33,50 +34,9 @@ MAX_MINI = 10
 """Most scenes of `v1.0-mini`, which has no more names."""
 
 _NUM_TOWNS = {MINI: {"train": 4, "val": 2, "test": 1}, TRAINVAL: {"train": 12, "val": 4, "test": 4}}
-MAX_SWEEPS = 10
-_MAX_SECONDS = 60.0
 
 # `NuScenesCanBus` has no data for these, or breaks on them.
 _WITHOUT_CAN_BUS = {*range(161, 169), *range(170, 177), *range(309, 315), 419, 499, 515, 517}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is recorded of each scene.
-
-    Attributes:
-        seconds: length of a scene; it has two keyframes a second.
-        image_size_px: height and width of the pictures.
-        sweeps: LiDAR sweeps kept before each keyframe, at 20 Hz; 9 or more is all there are.
-        raw_lidar: whether the points as measured, skewed by the ego's motion, are kept in files of their own.
-    """
-
-    seconds: float = 20.0
-    image_size_px: tuple[int, int] = (225, 400)
-    sweeps: int = 0
-    raw_lidar: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.seconds <= _MAX_SECONDS:
-            raise ValueError(f"Settings: seconds must be in 1..{_MAX_SECONDS:g}, got {self.seconds:g}")
-        if len(self.image_size_px) != 2 or not all(32 <= side <= 4096 for side in self.image_size_px):
-            raise ValueError(f"Settings: image_size_px must be two sides in 32..4096, got {self.image_size_px}")
-        if not 0 <= self.sweeps <= MAX_SWEEPS:
-            raise ValueError(f"Settings: sweeps must be in 0..{MAX_SWEEPS}, got {self.sweeps}")
-
-    @property
-    def num_keyframes(self) -> int:
-        """Keyframes of a scene."""
-        return int(2 * self.seconds)
-
-
-PRESETS = {
-    "default": Settings(),
-    "quick": Settings(seconds=4.0, image_size_px=(90, 160)),
-    "sweeps": Settings(sweeps=9),
-    "full": Settings(image_size_px=(900, 1600), sweeps=9),
-}
-"""Settings by name."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +84,12 @@ class Manifest:
     @property
     def versions(self) -> dict[str, tuple[SceneOrder, ...]]:
         """The scenes of each version that is written; those for testing have one of their own, as the devkit asks."""
-        version_of = {"train": self.version, "val": self.version, "test": TEST}
-        names = dict.fromkeys(version_of[order.split] for order in self.scenes)
-        return {name: tuple(it for it in self.scenes if version_of[it.split] == name) for name in names}
+        names = dict.fromkeys(self.version_of(order) for order in self.scenes)
+        return {name: tuple(it for it in self.scenes if self.version_of(it) == name) for name in names}
+
+    def version_of(self, order: SceneOrder) -> str:
+        """The version that a scene is written in."""
+        return TEST if order.split == "test" else self.version
 
 
 def plan_manifest(num_scenes: int, seed: int, settings: Settings) -> Manifest:

@@ -20,15 +20,26 @@ from perception.simulation.manifest import (
     TRAINVAL,
     Manifest,
     SceneOrder,
-    Settings,
     official_names,
     ordered_scenes,
 )
+from perception.simulation.settings import Settings
 from perception.simulation.town.districts import district_origin
 
 _IN_LINE: dict[str, Any] = {"sort_keys": False, "default_flow_style": True, "width": 1000}
 _KEYS = ("generator", "version", "settings", "scenes")
 _SCENE_KINDS = {field.name: int if field.name in ("seed", "district", "town") else str for field in fields(SceneOrder)}
+_SETTING_KINDS = {
+    "seconds": (int, float),
+    "sweeps": (int,),
+    "radar_sweeps": (int,),
+    "raw_lidar": (bool,),
+    "can_bus": (bool,),
+}
+_SIZES, _LISTS = ("image_size_px", "fisheye_size_px"), ("sensors", "truths")
+_ALWAYS_WRITTEN = ("seconds", "image_size_px", "sweeps", "raw_lidar")
+"""Settings that every manifest names; the others came later, and are named where they are not the default."""
+
 _CHOICES = {"split": SPLITS, "light": LIGHTS, "location": tuple(name for names in LOCATIONS.values() for name in names)}
 
 
@@ -72,7 +83,12 @@ def manifest_text(manifest: Manifest) -> str:
         Its text, with one line for each scene.
     """
     head = {"generator": GENERATOR, "version": manifest.version}
-    settings = {**asdict(manifest.settings), "image_size_px": list(manifest.settings.image_size_px)}
+    usual = asdict(Settings())
+    settings = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(manifest.settings).items()
+        if name in _ALWAYS_WRITTEN or value != usual[name]
+    }
     lines = [yaml.safe_dump(head, sort_keys=False), f"settings: {yaml.safe_dump(settings, **_IN_LINE)}", "scenes:\n"]
     return "".join([*lines, *(f"- {yaml.safe_dump(asdict(order), **_IN_LINE)}" for order in manifest.scenes)])
 
@@ -106,18 +122,20 @@ def _settings(values: Any, base: Settings) -> Settings:
     if not isinstance(values, dict):
         raise ValueError(f"settings must be a mapping, got {reprlib.repr(values)}")
     _check_keys("settings", values, [field.name for field in fields(Settings)])
-    if "image_size_px" in values:
-        size = values["image_size_px"]
-        if not isinstance(size, list) or not all(type(side) is int for side in size):
-            raise ValueError(f"settings: image_size_px must be a list of height and width, got {reprlib.repr(size)}")
-        values = {**values, "image_size_px": tuple(size)}
-    kinds = {"seconds": (int, float), "sweeps": (int,), "raw_lidar": (bool,)}
-    for key, allowed in kinds.items():
-        if key in values and type(values[key]) not in allowed:
-            raise ValueError(f"settings: {key} must be {allowed[-1].__name__}, got {reprlib.repr(values[key])}")
+    changed = dict(values)
+    for key, value in values.items():
+        if key in _SIZES and not (isinstance(value, list) and all(type(side) is int for side in value)):
+            raise ValueError(f"settings: {key} must be a list of height and width, got {reprlib.repr(value)}")
+        if key in _LISTS and not (isinstance(value, list) and all(isinstance(it, str) for it in value)):
+            raise ValueError(f"settings: {key} must be a list of names, got {reprlib.repr(value)}")
+        if key in _SETTING_KINDS and type(value) not in _SETTING_KINDS[key]:
+            kind = _SETTING_KINDS[key][-1].__name__
+            raise ValueError(f"settings: {key} must be {kind}, got {reprlib.repr(value)}")
+        if isinstance(value, list):
+            changed[key] = tuple(value)
     if "seconds" in values:
-        values = {**values, "seconds": float(values["seconds"])}  # so that equal manifests have equal texts
-    return replace(base, **values)
+        changed["seconds"] = float(values["seconds"])  # so that equal manifests have equal texts
+    return replace(base, **changed)
 
 
 def _check_keys(where: str, values: Mapping[Any, Any], known: Sequence[str]) -> None:

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from perception.formats.can_bus import write_can_bus
 from perception.formats.nuscenes_tables import Tables
 from perception.simulation.annotations import Annotations, annotate
+from perception.simulation.can_bus import can_bus
 from perception.simulation.dataset import Recorded, scene_tables, start_us
 from perception.simulation.light import TimeOfDay, draw_light
-from perception.simulation.manifest import SceneOrder, Settings
+from perception.simulation.manifest import SceneOrder
+from perception.simulation.mesh import Mesh
 from perception.simulation.rays import RayScene
-from perception.simulation.rig import surround_rig
+from perception.simulation.rig import sensor_rig
+from perception.simulation.schedule import recording_times_us
 from perception.simulation.sensors.base import Recording, Sensor, Surroundings
 from perception.simulation.sensors.camera import CameraRecording
 from perception.simulation.sensors.ego_body import ego_shadow
 from perception.simulation.sensors.lidar import LidarRecording
+from perception.simulation.sensors.radar import RadarRecording, count_radar_points
+from perception.simulation.settings import Settings
 from perception.simulation.signal_lamps import SignalLamps, lamp_meshes
 from perception.simulation.town import Town, build_town
+from perception.simulation.truth.files import OF_SOLIDS, TruthFiles
+from perception.simulation.truth.solids import Solids
 from perception.simulation.world import World
 
-KEYFRAME_US = 500_000
-SWEEP_US = 50_000
-FIRST_US = KEYFRAME_US
-"""Time of the first keyframe, late enough that no recording of a scene has a negative time."""
-
-_SWEEPS_BETWEEN = KEYFRAME_US // SWEEP_US - 1
+CAN_BUS_FOLDER = "can_bus"
 _KEYFRAME_MODALITIES = ("camera", "lidar", "radar")
 """Others are written as sweeps: the devkit's sample renderers know these only."""
 
@@ -73,47 +76,75 @@ def surroundings_of(world: World, time_of_day: TimeOfDay) -> Surroundings:
     Returns:
         Its surfaces, motion, materials and light, in the frame of its town.
     """
-    meshes = [mesh for actor in world.actors for mesh in actor.shape.meshes]
-    lamps = lamp_meshes()
+    shapes, num_lamps = _shapes(world), len(lamp_meshes())
     return Surroundings(
-        rays=RayScene(world.town.mesh, [*meshes, *lamps, ego_shadow()]),
+        rays=RayScene(world.town.mesh, shapes),
         motion=_Motion(world),
         materials=world.town.materials,
         light=draw_light(world.seed, time_of_day),
         seed=world.seed,
-        signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(meshes)),
-        ego_shape=len(meshes) + len(lamps),
+        signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(shapes) - 1 - num_lamps),
+        ego_shape=len(shapes) - 1,
     )
 
 
+def scene_solids(world: World) -> Solids:
+    """The meshes that ground truths are cut from, numbered as in the ray scene.
+
+    Args:
+        world: a scene.
+
+    Returns:
+        Its static world and all that moves.
+    """
+    return Solids(world.town.mesh, _shapes(world))
+
+
+def _shapes(world: World) -> list[Mesh]:
+    """All that moves, as the ray scene numbers it: the actors' meshes, lit signal lamps, the own car's shadow."""
+    return [*(mesh for actor in world.actors for mesh in actor.shape.meshes), *lamp_meshes(), ego_shadow()]
+
+
 def record_scene(
-    order: SceneOrder, settings: Settings, out: Path, on_keyframe: Callable[[], None] | None = None
+    order: SceneOrder, settings: Settings, out: Path, version: str, on_keyframe: Callable[[], None] | None = None
 ) -> Tables:
     """Makes one scene; the same arguments give the same bytes.
 
     Args:
         order: which scene.
         settings: what is recorded.
-        out: the dataroot; gets files below `samples/` and `sweeps/`, and below `lidar_raw/` where that is wanted.
+        out: the dataroot; gets files below `samples/` and `sweeps/`, and below folders of their own what else is
+            wanted: `lidar_raw/`, `can_bus/` and those of the ground truths.
+        version: of the tables that the scene will stand in, such as `v1.0-mini`; point labels lie in its folder.
         on_keyframe: called after every keyframe.
 
     Returns:
         The scene's rows.
 
     Raises:
+        ValueError: the scene has more instances than panoptic labels can tell apart, where these are wanted.
         OSError: a file cannot be written.
     """
     world, surroundings = scene_surroundings(order, settings)
-    rig = surround_rig(settings.image_size_px)
+    rig = sensor_rig(settings)
+    solids = scene_solids(world) if set(OF_SOLIDS) & set(settings.truths) else None
+    truths = TruthFiles(order, settings, out, version, rig, surroundings, solids)
     recorder = _Recorder(order, settings, out, surroundings, world.town.town2global)
+    times_us = [recording_times_us(sensor, settings) for sensor in rig]
     keyframes = []
     for number in range(settings.num_keyframes):
-        taken = recorder.record_keyframe(number, rig)
+        taken = [recorder.record(sensor, times[number], number) for sensor, times in zip(rig, times_us, strict=True)]
         keyframes.append(keyframe_annotations(world, rig[0], taken))
+        truths.write(number, taken, keyframes[-1].noted)
         if on_keyframe is not None:
             on_keyframe()
+    if settings.can_bus:
+        folder = out / CAN_BUS_FOLDER
+        folder.mkdir(exist_ok=True)
+        write_can_bus(folder, order.name, can_bus(world, start_us(order.name)))
     categories = [actor.shape.category for actor in world.actors]
-    return scene_tables(order, rig, recorder.recorded, categories, keyframes)
+    tables = scene_tables(order, rig, recorder.recorded, categories, keyframes)
+    return replace(tables, lidarseg=truths.lidarseg, panoptic=truths.panoptic)
 
 
 class _Motion:
@@ -148,16 +179,11 @@ class _Recorder:
     town2global: np.ndarray
     recorded: list[Recorded] = field(default_factory=list)
 
-    def record_keyframe(self, number: int, rig: Sequence[Sensor]) -> list[Recording]:
-        """Records a keyframe with all sensors, and the sweeps of the first one that lead to it."""
-        t_us = FIRST_US + number * KEYFRAME_US
-        if number > 0:
-            for back in range(min(self.settings.sweeps, _SWEEPS_BETWEEN), 0, -1):
-                self._record(rig[0], t_us - back * SWEEP_US, number, False)
-        return [
-            self._record(sensor, t_us + sensor.delay_us, number, sensor.modality in _KEYFRAME_MODALITIES)
-            for sensor in rig
-        ]
+    def record(self, sensor: Sensor, times_us: Sequence[int], number: int) -> Recording:
+        """Records the sweeps that lead to a keyframe, and the keyframe, which it returns."""
+        for t_us in times_us[:-1]:
+            self._record(sensor, t_us, number, False)
+        return self._record(sensor, times_us[-1], number, sensor.modality in _KEYFRAME_MODALITIES)
 
     def _record(self, sensor: Sensor, t_us: int, sample: int, is_key_frame: bool) -> Recording:
         recording = sensor.capture(self.surroundings, t_us)
@@ -188,24 +214,32 @@ def keyframe_annotations(world: World, timing: Sensor, taken: Sequence[Recording
     Args:
         world: where they are.
         timing: the LiDAR.
-        taken: what the sensors recorded; one sweep and all pictures.
+        taken: what the sensors recorded; one sweep, all pictures, and the scans of the radars if there are any.
 
     Returns:
         The annotations of all actors, on the map of the town's location.
     """
     town2global = world.town.town2global
     (sweep,) = (it for it in taken if isinstance(it, LidarRecording))
-    actor2global = town2global @ world.actor2global(sweep.t_us)  # (A, 4, 4)
-    yaw = np.arctan2(actor2global[:, 1, 0], actor2global[:, 0, 0])
+    actor2town = world.actor2global(sweep.t_us)  # (A, 4, 4)
     sizes = np.array([actor.shape.size_lwh_m for actor in world.actors]).reshape(-1, 3)
     ego2global = town2global @ sweep.ego2global
     lidar2global = ego2global @ timing.sensor2ego
     pictures = [it for it in taken if isinstance(it, CameraRecording)]
     return annotate(
-        boxes=np.column_stack((actor2global[:, :3, 3], sizes, yaw)),
+        boxes=_boxes(town2global @ actor2town, sizes),
         attributes=world.actor_attributes(sweep.t_us),
         points=sweep.points[:, :3].astype(np.float64) @ lidar2global[:3, :3].T + lidar2global[:3, 3],
         ego_position_m=ego2global[:3, 3],
         visible_px=np.sum([it.visible_px for it in pictures], axis=0),
         whole_px=np.sum([it.unoccluded_px for it in pictures], axis=0),
+        num_radar_pts=count_radar_points(
+            [it for it in taken if isinstance(it, RadarRecording)], _boxes(actor2town, sizes)
+        ),
     )
+
+
+def _boxes(actor2world: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(A, 7) centre, length width height, yaw of actors at poses (A, 4, 4) with sizes (A, 3)."""
+    yaw = np.arctan2(actor2world[:, 1, 0], actor2world[:, 0, 0])
+    return np.column_stack((actor2world[:, :3, 3], sizes, yaw))

@@ -1,14 +1,20 @@
-"""The sensor set of the simulated car: where its sensors sit and when they fire."""
+"""The sensor set of the simulated car: where LiDAR and cameras sit, and what else is mounted where it is asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from perception.simulation.sensors.base import Sensor
 from perception.simulation.sensors.camera import Camera
+from perception.simulation.sensors.fisheye import fisheye_cameras
 from perception.simulation.sensors.lidar import Lidar
+from perception.simulation.sensors.radar import surround_radars
+from perception.simulation.sensors.radar4d import surround_radars4d
+from perception.simulation.sensors.ultrasonic import bumper_sensors
+from perception.simulation.settings import Settings
 
 _FULL_SIZE_PX = (900, 1600)
 
@@ -103,7 +109,7 @@ def roof_lidar() -> Lidar:
 
 
 def surround_rig(image_size_px: tuple[int, int] = (225, 400)) -> tuple[Sensor, ...]:
-    """All sensors: the LiDAR, which times the samples, and six cameras.
+    """The sensors of every set: the LiDAR, which times the samples, and six cameras.
 
     Args:
         image_size_px: height and width of the pictures.
@@ -112,6 +118,25 @@ def surround_rig(image_size_px: tuple[int, int] = (225, 400)) -> tuple[Sensor, .
         The sensors, the LiDAR first.
     """
     return (roof_lidar(), *surround_cameras(image_size_px))
+
+
+def sensor_rig(settings: Settings) -> tuple[Sensor, ...]:
+    """The sensors that a set asks for.
+
+    Args:
+        settings: kinds of sensors, and sizes of pictures.
+
+    Returns:
+        The sensors, the LiDAR, which times the samples, first and the cameras next.
+    """
+    others: dict[str, Callable[[], Sequence[Sensor]]] = {
+        "radar": surround_radars,
+        "radar4d": surround_radars4d,
+        "ultrasonic": bumper_sensors,
+        "fisheye": lambda: fisheye_cameras(settings.fisheye_size_px),
+    }
+    wanted = (make() for kind, make in others.items() if kind in settings.sensors)
+    return (*surround_rig(settings.image_size_px), *(sensor for sensors in wanted for sensor in sensors))
 
 
 def _mounted(position_m: tuple[float, float, float], rotation: np.ndarray) -> np.ndarray:

@@ -24,10 +24,10 @@ from perception.formats.files import atomic_writer
 from perception.formats.nuscenes_map import merge_maps, write_maps
 from perception.formats.nuscenes_tables import read_tables, write_tables
 from perception.simulation.dataset import common_tables, merged
-from perception.simulation.manifest import Manifest, SceneOrder, Settings
+from perception.simulation.manifest import Manifest, SceneOrder
 from perception.simulation.manifest_file import manifest_text
-from perception.simulation.recorder import record_scene, town_at
-from perception.simulation.rig import surround_rig
+from perception.simulation.recorder import CAN_BUS_FOLDER, record_scene, town_at
+from perception.simulation.rig import sensor_rig
 from perception.simulation.town.town_map import town_map
 
 PARTS = ".parts"
@@ -62,7 +62,7 @@ def simulate(manifest: Manifest, out: str | Path, workers: int = 1, progress: Pr
         pending = [order for order in manifest.scenes if not _part(out, order).is_dir()]
         total = len(manifest.scenes) * manifest.settings.num_keyframes
         counter = _Counter(total - len(pending) * manifest.settings.num_keyframes, total, progress)
-        _make_scenes(pending, manifest.settings, out, workers, counter)
+        _make_scenes(pending, manifest, out, workers, counter)
         _finish(manifest, out)
     shutil.rmtree(out / PARTS)
 
@@ -125,8 +125,10 @@ def _town_part(out: Path, order: SceneOrder) -> Path:
 def _finish(manifest: Manifest, out: Path) -> None:
     """Writes maps and manifest, then the tables of each version, whose folder appears in one step."""
     _write_maps(manifest, out)
+    for left in (out / CAN_BUS_FOLDER).glob(".*.tmp"):  # of a killed worker; the devkit reads every name there
+        left.unlink()
     _write_text(out / _MANIFEST, manifest_text(manifest))
-    rig = surround_rig(manifest.settings.image_size_px)
+    rig = sensor_rig(manifest.settings)
     for version, orders in manifest.versions.items():
         if (out / version).exists():  # written before the process was killed
             continue
@@ -147,11 +149,11 @@ def _write_maps(manifest: Manifest, out: Path) -> None:
 class _Worker:
     """A process and the scene that it is making."""
 
-    def __init__(self, settings: Settings, out: Path) -> None:
+    def __init__(self, manifest: Manifest, out: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.scene: SceneOrder | None = None
-        self.process = context.Process(target=_serve, args=(theirs, settings, out), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, manifest, out), daemon=True)
         with _one_thread():
             self.process.start()
         theirs.close()
@@ -206,10 +208,10 @@ class _Pending:
         return order
 
 
-def _make_scenes(pending: Sequence[SceneOrder], settings: Settings, out: Path, workers: int, counter: _Counter) -> None:
+def _make_scenes(pending: Sequence[SceneOrder], manifest: Manifest, out: Path, workers: int, counter: _Counter) -> None:
     """Makes scenes until none is left; the first failure ends all."""
     left = _Pending(pending)
-    team = [_Worker(settings, out) for _ in range(min(workers, len(pending)))]
+    team = [_Worker(manifest, out) for _ in range(min(workers, len(pending)))]
     try:
         for worker in team:
             worker.give(left.pop(None))
@@ -242,7 +244,7 @@ def _listen(worker: _Worker, counter: _Counter) -> bool:
     return kind == "done"
 
 
-def _serve(connection: Connection, settings: Settings, out: Path) -> None:
+def _serve(connection: Connection, manifest: Manifest, out: Path) -> None:
     """A worker's life: makes the scenes it is given until its connection closes."""
     import cv2
     import torch
@@ -253,15 +255,16 @@ def _serve(connection: Connection, settings: Settings, out: Path) -> None:
     try:
         while True:
             order = connection.recv()
-            connection.send(_attempt(order, settings, out, connection))
+            connection.send(_attempt(order, manifest, out, connection))
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone
         return
 
 
-def _attempt(order: SceneOrder, settings: Settings, out: Path, connection: Connection) -> tuple[str, str]:
+def _attempt(order: SceneOrder, manifest: Manifest, out: Path, connection: Connection) -> tuple[str, str]:
     """Makes a scene and its part; what to tell the parent."""
     try:
-        tables = record_scene(order, settings, out, lambda: connection.send(("keyframe", "")))
+        version = manifest.version_of(order)
+        tables = record_scene(order, manifest.settings, out, version, lambda: connection.send(("keyframe", "")))
         if not _town_part(out, order).exists():
             _write_text(_town_part(out, order), json.dumps(town_map(town_at(order))))
         part = _part(out, order)

@@ -1,18 +1,20 @@
 """A set made by the simulator itself, for the slow tests."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from perception.simulation.manifest import Manifest, Settings, plan_manifest
+from perception.simulation.manifest import Manifest, plan_manifest
+from perception.simulation.settings import PRESETS
 
-SETTINGS = Settings(seconds=8.0, image_size_px=(90, 160), sweeps=1)
+SETTINGS = replace(PRESETS["suite"], seconds=8.0)
 
 
 @pytest.fixture(scope="session")
 def manifest() -> Manifest:
-    """Two scenes for training and both of mini_val, eight seconds each."""
+    """Two scenes for training and both of mini_val, eight seconds each, with every sensor and truth."""
     return plan_manifest(4, 0, SETTINGS)
 
 

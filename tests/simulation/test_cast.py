@@ -9,12 +9,14 @@ pytest.importorskip("open3d", reason="open3d casts the rays")
 pytest.importorskip("numba", reason="numba compiles the loops around them")
 
 from perception.formats.classes import CATEGORY_TO_CLASS, CLASS_RANGE_M, DETECTION_CLASSES
-from perception.simulation.manifest import SceneOrder, Settings, plan_manifest
+from perception.simulation.manifest import SceneOrder, plan_manifest
 from perception.simulation.mesh import cuboid, merge, paint
-from perception.simulation.recorder import FIRST_US, KEYFRAME_US, scene_surroundings, surroundings_of
+from perception.simulation.recorder import scene_surroundings, surroundings_of
 from perception.simulation.rig import roof_lidar
 from perception.simulation.runner import simulate
+from perception.simulation.schedule import FIRST_US, KEYFRAME_US
 from perception.simulation.sensors.base import Surroundings
+from perception.simulation.settings import Settings
 from perception.simulation.sight import Sight
 from perception.simulation.world import World
 from tests.simulation.bare_town import bare_town

@@ -13,6 +13,7 @@ from perception.simulation.annotations import RANGE_M, Annotations, annotate, vi
 from perception.simulation.dataset import Recorded, common_tables, merged, scene_tables, start_us
 from perception.simulation.manifest import SceneOrder
 from perception.simulation.rig import surround_rig
+from perception.simulation.sensors.fisheye import fisheye_cameras
 
 ORDER = SceneOrder("scene-0103", "val", 5, "singapore-queenstown", district=1, town=3, light="day")
 RIG = surround_rig((90, 160))
@@ -45,6 +46,7 @@ def _keyframe(number: int) -> Annotations:
         attributes=("vehicle.moving", "", "pedestrian.standing"),
         visibility=("4", "1", "2"),
         num_lidar_pts=np.array([40, 3, 0]) + number,
+        num_radar_pts=np.array([7, 0, 1]),
         noted=np.array(NOTED[number]),
     )
 
@@ -145,6 +147,22 @@ def test_poses_and_calibration_are_what_went_in(devkit) -> None:
             assert (row["height"], row["width"]) == (90, 160)
 
 
+def test_a_fisheye_says_how_it_is_bent_and_where_its_picture_ends() -> None:
+    fisheye = fisheye_cameras((32, 48))[2]
+    names = {fisheye.channel: "sweeps/FISHEYE_LEFT/1.jpg", RIG[0].channel: "samples/LIDAR_TOP/1.pcd.bin"}
+    rig = (RIG[0], fisheye)
+    recorded = [Recorded(it.channel, 500_000, _pose(0), names[it.channel], 0, it is RIG[0]) for it in rig]
+    tables = scene_tables(ORDER, rig, recorded, CATEGORIES, [_keyframe(0)])
+    lidar, row = tables.calibrated_sensor
+    assert (lidar.camera_intrinsic, lidar.camera_model, lidar.camera_theta_max_rad) == ((), None, None)
+    np.testing.assert_array_equal(row.camera_intrinsic, fisheye.lens.intrinsics)
+    np.testing.assert_array_equal(row.camera_distortion, fisheye.lens.distortion)
+    assert row.camera_model == "kannala_brandt"
+    assert row.camera_theta_max_rad == pytest.approx(np.radians(95))
+    sizes = {it.fileformat: (it.is_key_frame, it.height, it.width) for it in tables.sample_data}
+    assert sizes == {"pcd": (True, 0, 0), "jpg": (False, 32, 48)}
+
+
 def test_an_instance_is_chained_over_keyframes_at_which_it_is_not_noted(devkit) -> None:
     expected = {"vehicle.car": [0, 1, 2], "movable_object.trafficcone": [0, 2], "human.pedestrian.adult": [0]}
     samples = _walk(devkit, "sample", devkit.scene[0]["first_sample_token"])
@@ -163,7 +181,7 @@ def test_an_annotation_says_what_the_actor_was(devkit) -> None:
     np.testing.assert_allclose([*box.center, *box.wlh], [310, 204, 0.8, 1.9, 4.5, 1.6])
     assert box.orientation.yaw_pitch_roll[0] == pytest.approx(0.3)
     assert [devkit.get("attribute", token)["name"] for token in row["attribute_tokens"]] == ["vehicle.moving"]
-    assert (row["visibility_token"], row["num_lidar_pts"], row["num_radar_pts"]) == ("4", 40, 0)
+    assert (row["visibility_token"], row["num_lidar_pts"], row["num_radar_pts"]) == ("4", 40, 7)
     np.testing.assert_allclose(devkit.box_velocity(row["token"]), [10.0, 0.0, 0.0], atol=1e-3)
     cone = next(row for row in devkit.sample_annotation if row["category_name"] == "movable_object.trafficcone")
     assert cone["attribute_tokens"] == []
@@ -195,6 +213,7 @@ def _annotate(points: Sequence[Sequence[float]], visible: Sequence[int], whole: 
         ego_position_m=np.array([300.0, 200.0, 0.0]),
         visible_px=np.array(visible),
         whole_px=np.array(whole),
+        num_radar_pts=np.zeros(3, np.int64),
     )
 
 
@@ -213,8 +232,9 @@ def test_far_actors_are_not_noted() -> None:
     boxes[:, :2] = [300.0, 200.0]
     boxes[0, 0] += RANGE_M + 0.01
     boxes[1, 1] -= RANGE_M - 0.01
-    found = annotate(boxes, ("", "", ""), boxes[:, :3].copy(), np.array([300.0, 200, 0]), np.ones(3), np.ones(3))
-    assert found.noted.tolist() == [False, True, True]
+    ego_m, ones, radar = np.array([300.0, 200, 0]), np.ones(3), np.array([9, 0, 0])
+    found = annotate(boxes, ("", "", ""), boxes[:, :3].copy(), ego_m, ones, ones, radar)
+    assert found.noted.tolist() == [False, True, True]  # radar returns note nobody
     assert found.num_lidar_pts[0] == 0
 
 

@@ -121,7 +121,7 @@ def test_ground_truth_as_detections_is_perfect(devkit, tmp_path: Path) -> None:
     results = {token: [] for token in _val_samples(devkit)}
     for row in devkit.sample_annotation:
         name = CATEGORY_TO_CLASS.get(row["category_name"])
-        if row["sample_token"] in results and name is not None and row["num_lidar_pts"] > 0:
+        if row["sample_token"] in results and name is not None and _is_evaluated(row):
             results[row["sample_token"]].append(
                 {
                     **{key: row[key] for key in ("sample_token", "translation", "size", "rotation")},
@@ -152,7 +152,7 @@ def test_ground_truth_as_tracks_is_perfect(devkit, simulated: Path, tmp_path: Pa
     results = {token: [] for token in _val_samples(devkit)}
     for row in devkit.sample_annotation:
         name = CATEGORY_TO_CLASS.get(row["category_name"])
-        if row["sample_token"] in results and name in config.tracking_names and row["num_lidar_pts"] > 0:
+        if row["sample_token"] in results and name in config.tracking_names and _is_evaluated(row):
             results[row["sample_token"]].append(
                 {
                     **{key: row[key] for key in ("sample_token", "translation", "size", "rotation")},
@@ -171,6 +171,11 @@ def test_ground_truth_as_tracks_is_perfect(devkit, simulated: Path, tmp_path: Pa
     assert metrics.compute_metric("ids") == 0
 
 
+def _is_evaluated(row: dict) -> bool:
+    """Whether LiDAR or radar touched a box; the devkit leaves out all others."""
+    return row["num_lidar_pts"] + row["num_radar_pts"] > 0
+
+
 def _val_samples(devkit) -> list[str]:
     val = {row["token"] for row in devkit.scene if row["name"] in ("scene-0103", "scene-0916")}
     return [row["token"] for row in devkit.sample if row["scene_token"] in val]
@@ -186,7 +191,8 @@ def _write_results(folder: Path, results: dict) -> str:
 def test_projected_boxes_lie_over_what_the_pictures_show(devkit, manifest: Manifest) -> None:
     from nuscenes.utils.geometry_utils import view_points
 
-    from perception.simulation.recorder import FIRST_US, KEYFRAME_US, scene_surroundings
+    from perception.simulation.recorder import scene_surroundings
+    from perception.simulation.schedule import FIRST_US, KEYFRAME_US
 
     order = next(order for order in manifest.scenes if order.split == "val")
     world, surroundings = scene_surroundings(order, manifest.settings)

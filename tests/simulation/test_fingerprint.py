@@ -37,7 +37,7 @@ POINTS = (40, 5, 9, 0)
 def _keyframe(noted: Sequence[bool]) -> Annotations:
     boxes = np.tile([0.0, 0.0, 1.0, 4.0, 2.0, 1.5, 0.3], (4, 1))
     boxes[:, :2] = EGO_M[:2] + OFFSETS_M
-    return Annotations(boxes, ("",) * 4, ("4",) * 4, np.array(POINTS), np.array(noted))
+    return Annotations(boxes, ("",) * 4, ("4",) * 4, np.array(POINTS), np.zeros(4, np.int64), np.array(noted))
 
 
 def _scene(root: Path, order: SceneOrder, num_keyframes: int) -> Tables:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from perception.simulation.manifest import PRESETS, Manifest, SceneOrder, Settings, plan_manifest, plan_splits
+from perception.simulation.manifest import Manifest, SceneOrder, plan_manifest, plan_splits
 from perception.simulation.manifest_file import manifest_text, read_manifest
+from perception.simulation.settings import PRESETS, Settings
 
 
 def _splits(manifest: Manifest) -> dict[str, list[str]]:
@@ -113,11 +114,31 @@ def test_impossible_splits_are_refused(counts: dict[str, int], message: str) -> 
         ({"seconds": float("nan")}, "seconds must be in .*, got nan"),
         ({"image_size_px": (0, 400)}, r"image_size_px must be two sides in 32\.\.4096, got \(0, 400\)"),
         ({"sweeps": 11}, r"sweeps must be in 0\.\.10, got 11"),
+        ({"radar_sweeps": 7}, r"radar_sweeps must be in 0\.\.6, got 7"),
+        ({"fisheye_size_px": (320, 9)}, r"fisheye_size_px must be two sides in 32\.\.4096, got \(320, 9\)"),
+        ({"sensors": ("camera", "lidar", "sonar")}, "sensors must be of camera, lidar, radar, .*, got 'sonar'"),
+        ({"sensors": ("camera", "radar")}, "sensors must have camera and lidar, .*, got camera, radar"),
+        ({"sensors": ()}, "sensors must have camera and lidar, .*, got none"),
+        ({"truths": ("depth", "flow")}, "truths must be of lidarseg, panoptic, .*, got 'flow'"),
+        ({"truths": ("depth", "depth")}, "truths must differ, got depth twice"),
     ],
 )
 def test_impossible_settings_are_refused(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings(**values)
+
+
+def test_sensors_and_truths_are_the_same_in_whatever_order_they_are_named() -> None:
+    settings = Settings(sensors=("fisheye", "lidar", "camera"), truths=("semantics", "lidarseg"))
+    assert settings == Settings(sensors=("lidar", "camera", "fisheye"), truths=("lidarseg", "semantics"))
+    assert settings.sensors == ("camera", "lidar", "fisheye")
+
+
+def test_settings_that_came_later_are_named_only_where_they_are_not_the_default() -> None:
+    lines = manifest_text(plan_manifest(1, 0, Settings())).splitlines()
+    assert lines[2] == "settings: {seconds: 20.0, image_size_px: [225, 400], sweeps: 0, raw_lidar: false}"
+    lines = manifest_text(plan_manifest(1, 0, Settings(truths=("depth",), can_bus=True))).splitlines()
+    assert lines[2].endswith(", raw_lidar: false, truths: [depth], can_bus: true}")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -185,6 +206,11 @@ _PLACE = "location: boston-seaport, district: 0"
         (f"settings: {{fps: 3}}\nscenes: [{{{_VAL}}}]", "settings: keys must be of seconds, .*, got 'fps'"),
         (f"settings: {{sweeps: 2.5}}\nscenes: [{{{_VAL}}}]", "settings: sweeps must be int, got 2.5"),
         (f"settings: {{image_size_px: 400x225}}\nscenes: [{{{_VAL}}}]", "image_size_px must be a list"),
+        (f"settings: {{sensors: all}}\nscenes: [{{{_VAL}}}]", "settings: sensors must be a list of names, got 'all'"),
+        (f"settings: {{truths: [depth, 3]}}\nscenes: [{{{_VAL}}}]", "settings: truths must be a list of names, got"),
+        (f"settings: {{truths: [flow]}}\nscenes: [{{{_VAL}}}]", "truths must be of lidarseg, .*, got 'flow'"),
+        (f"settings: {{can_bus: 1}}\nscenes: [{{{_VAL}}}]", "settings: can_bus must be bool, got 1"),
+        (f"settings: {{fisheye_size_px: [9.5, 8]}}\nscenes: [{{{_VAL}}}]", "fisheye_size_px must be a list of height"),
         ("scenes: [7]", "scene 0 must be a mapping, got 7"),
         ("scenes: [{split: mini, seed: 1}]", "scene 0: split must be one of train, val, test, got 'mini'"),
         ("scenes: [{split: val}]", "scene 0 must have a seed, got none"),

@@ -65,6 +65,7 @@ def data_set(root: Path, split: str) -> Any:
             **{name: f"samples/{name}" for name in CAMERAS},
         },
         modality={"use_lidar": True, "use_camera": True},
+        use_valid_flag=True,  # boxes that LiDAR or radar touched: those that the devkit evaluates
         test_mode=True,
         pipeline=[
             {"type": "LoadMultiViewImageFromFiles"},

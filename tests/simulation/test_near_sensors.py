@@ -12,11 +12,12 @@ from perception.formats.ultrasonic import EchoState, decode_burst
 from perception.geometry.cameras import project_kannala_brandt
 from perception.simulation.acoustics import MAX_RANGE_M, sound_speed_m_s
 from perception.simulation.fisheye_lens import FisheyeLens
-from perception.simulation.manifest import Settings, plan_manifest
+from perception.simulation.manifest import plan_manifest
 from perception.simulation.recorder import scene_surroundings
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.fisheye import fisheye_cameras
 from perception.simulation.sensors.ultrasonic import NOISE_M, bumper_sensors
+from perception.simulation.settings import Settings
 from perception.simulation.world import World
 
 pytestmark = pytest.mark.slow

@@ -354,8 +354,9 @@ def test_radars_run_freely_and_the_nearest_scan_belongs_to_the_sample() -> None:
 
 @pytest.mark.slow
 def test_scans_in_a_town_are_as_full_as_recorded_ones() -> None:
-    from perception.simulation.manifest import Settings, plan_manifest
+    from perception.simulation.manifest import plan_manifest
     from perception.simulation.recorder import scene_surroundings
+    from perception.simulation.settings import Settings
 
     manifest = plan_manifest(2, 0, Settings(seconds=2.0))
     _, what_is = scene_surroundings(manifest.scenes[0], manifest.settings)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,12 @@ from perception.evaluation.detection import annotations_as_detections
 from perception.evaluation.official import evaluate_official
 from perception.formats.nuscenes_tables import read_tables
 from perception.formats.submission import SubmissionMeta, write_submission
-from perception.simulation.manifest import Manifest, SceneOrder, Settings, plan_manifest, plan_splits
+from perception.simulation.manifest import Manifest, SceneOrder, plan_manifest, plan_splits
 from perception.simulation.runner import PARTS, SimulationError, _Pending, simulate
+from perception.simulation.settings import PRESETS, Settings
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate.py"
-SETTINGS = Settings(seconds=1.0, image_size_px=(36, 64), sweeps=1, raw_lidar=True)
+SETTINGS = replace(PRESETS["suite"], seconds=1.0, image_size_px=(36, 64), fisheye_size_px=(32, 48), raw_lidar=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def pair() -> Manifest:
 
 @pytest.fixture(scope="module")
 def finished(pair: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set made by two workers at once."""
+    """The set with every sensor and truth, made by two workers at once."""
     out = tmp_path_factory.mktemp("finished") / "set"
     simulate(pair, out, workers=2)
     return out
@@ -52,7 +54,7 @@ def test_one_worker_writes_the_same_bytes_as_two(pair: Manifest, finished: Path,
     simulate(pair, tmp_path / "set", workers=1)
     digests = _digests(finished)
     assert _digests(tmp_path / "set") == digests
-    assert sum(name.startswith("samples/") for name in digests) == 2 * 2 * 7
+    assert sum(name.startswith("samples/") for name in digests) == 2 * 2 * (7 + 5)
     assert sum(name.startswith("sweeps/LIDAR_TOP") for name in digests) == 2
     assert sum(name.startswith("lidar_raw/LIDAR_TOP") for name in digests) == 2 * 3
     assert not any(PARTS in name for name in digests)
@@ -72,11 +74,31 @@ def test_a_killed_worker_is_named_and_the_next_call_goes_on(pair: Manifest, fini
         simulate(pair, out, workers=1, progress=_kill_at_the_third_keyframe)
     assert not multiprocessing.active_children()
     assert not _looks_whole(out)
+    (out / "can_bus" / ".scene-0103_pose.json.7.tmp").write_text("[")  # as a worker leaves it that is killed there
     seen.clear()
     simulate(pair, out, workers=1, progress=lambda done, total: seen.append((done, total)))
     assert seen[0] == (2, 4)  # the first scene was kept
     assert seen[-1] == (4, 4)
     assert _digests(out) == _digests(finished)
+
+
+@pytest.mark.slow
+def test_other_sensors_and_truths_change_nothing_of_cameras_lidar_and_boxes(finished: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "set"
+    simulate(plan_manifest(1, 3, replace(Settings(), seconds=1.0, image_size_px=(36, 64), sweeps=1)), plain)
+    ours, theirs = _digests(plain), _digests(finished)
+    files = [name for name in ours if name.startswith(("samples/", "sweeps/"))]
+    assert len(files) == 2 * 7 + 1
+    assert all(ours[name] == theirs[name] for name in files)
+    assert {path.name for path in plain.iterdir()} == {"samples", "sweeps", "maps", "manifest.yaml", "v1.0-mini"}
+    without, with_all = (read_tables(root / "v1.0-mini") for root in (plain, finished))
+    boxes = {row.token: row for row in with_all.sample_annotation}
+    for row in without.sample_annotation:
+        other = boxes[row.token]
+        assert row.num_radar_pts == 0
+        assert all(getattr(row, it) == getattr(other, it) for it in row.__struct_fields__ if it != "num_radar_pts")
+    rows = {row.token: row for row in with_all.sample_data}
+    assert all(rows[row.token] == row for row in without.sample_data)
 
 
 @pytest.mark.slow

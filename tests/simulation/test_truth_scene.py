@@ -22,11 +22,13 @@ from perception.formats.nuscenes_tables import write_tables
 from perception.formats.occupancy import FLAT_CLASSES, FREE, OCCUPANCY_GRID, POINT_TO_OCCUPANCY
 from perception.formats.point_labels import FIRST_STUFF, lidarseg_bytes, panoptic_bytes
 from perception.simulation.dataset import Recorded, common_tables, merged, scene_tables, start_us
-from perception.simulation.manifest import Settings, plan_manifest
-from perception.simulation.recorder import FIRST_US, KEYFRAME_US, keyframe_annotations, scene_surroundings
+from perception.simulation.manifest import plan_manifest
+from perception.simulation.recorder import keyframe_annotations, scene_surroundings
 from perception.simulation.rig import surround_rig
+from perception.simulation.schedule import FIRST_US, KEYFRAME_US
 from perception.simulation.sensors.base import Recording, Sensor, Surroundings
 from perception.simulation.sensors.ego_body import ego_shadow
+from perception.simulation.settings import Settings
 from perception.simulation.signal_lamps import lamp_meshes
 from perception.simulation.truth.images import picture_points
 from perception.simulation.truth.lidarseg import InstanceNumbers, panoptic_labels

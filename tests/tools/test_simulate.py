@@ -18,13 +18,21 @@ def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scenes", "2", "--preset", "night"], "--preset must be one of default, quick, sweeps, full, got 'night'"),
+        (
+            ["--scenes", "2", "--preset", "night"],
+            "--preset must be one of default, quick, sweeps, full, suite, got 'night'",
+        ),
         (["--scenes", "0"], "num_scenes must be at least 1, got 0"),
         (["--scenes", "900"], "num_scenes must be at most 831, the official names there are, got 900"),
         (["--scenes", "2", "--image-size", "400"], "--image-size must be WxH, as 400x225, got '400'"),
         (["--scenes", "2", "--image-size", "9x9"], "image_size_px must be two sides in 32..4096, got (9, 9)"),
         (["--scenes", "2", "--seconds", "0"], "seconds must be in 1..60, got 0"),
         (["--scenes", "2", "--sweeps", "-1"], "sweeps must be in 0..10, got -1"),
+        (["--scenes", "2", "--fisheye-size", "48"], "--fisheye-size must be WxH, as 400x225, got '48'"),
+        (["--scenes", "2", "--radar-sweeps", "9"], "radar_sweeps must be in 0..6, got 9"),
+        (["--scenes", "2", "--sensors", "camera,lidar,sonar"], "sensors must be of camera, lidar, radar, radar4d"),
+        (["--scenes", "2", "--sensors", "radar"], "sensors must have camera and lidar, which annotations come from"),
+        (["--scenes", "2", "--truths", "flow"], "truths must be of lidarseg, panoptic, occupancy, near_field, depth"),
         (["--scenes", "2", "--workers", "0"], "workers must be at least 1, got 0"),
         (["--manifest", "none.yaml"], "No such file or directory: 'none.yaml'"),
         (["--manifest", "none.yaml", "--seed", "1"], "--seed goes with --scenes"),
@@ -66,6 +74,21 @@ def test_a_plan_is_a_manifest_that_makes_the_same_plan(tmp_path: Path, capsys: p
     path.write_text(planned)
     assert simulate(["--manifest", str(path), "--plan"]) == 0
     assert capsys.readouterr().out == planned
+
+
+def test_sensors_and_truths_are_named_or_all(capsys: pytest.CaptureFixture[str]) -> None:
+    simulate = load_tool("simulate").main
+
+    def planned(*options: str) -> str:
+        assert simulate(["--scenes", "1", "--plan", *options]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("settings"))
+
+    some = planned("--sensors", "lidar,camera,radar", "--radar-sweeps", "2", "--truths", "depth", "--can-bus")
+    assert some.endswith("sensors: [camera, lidar, radar], radar_sweeps: 2, truths: [depth], can_bus: true}")
+    every = planned("--sensors", "all", "--truths", "all", "--fisheye-size", "96x64")
+    assert "sensors: [camera, lidar, radar, radar4d, ultrasonic, fisheye], fisheye_size_px: [64, 96]" in every
+    assert every.endswith("truths: [lidarseg, panoptic, occupancy, near_field, depth, semantics]}")
+    assert "truths" not in planned("--preset", "suite", "--truths", "none")
 
 
 def test_a_manifest_of_another_generator_is_taken_where_that_is_asked_for(
