@@ -33,7 +33,7 @@ from perception.simulation.truth.files import TruthFiles
 
 _SUITES = {
     "near": Settings(sweeps=4, sensors=("camera", "lidar", "radar", "ultrasonic")),
-    "everything": Settings(sweeps=9, sensors=SENSORS, truths=TRUTHS, can_bus=True),
+    "everything": Settings(sweeps=9, sensors=SENSORS, radar_sweeps=6, truths=TRUTHS, can_bus=True),
 }
 """Whole runs beside those of cameras and LiDAR: five radars and twelve ultrasonic sensors; every sensor and truth."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from perception.simulation.light import Light
 from perception.simulation.rays import STATIC, ActorPoses, RayScene
 from perception.simulation.signal_lamps import SignalLamps
+from perception.simulation.weather import CLEAR, Weather
 
 
 class Motion(Protocol):
@@ -41,6 +42,7 @@ class Surroundings:
         seed: of the scene; noise depends on it, the channel and the time alone.
         signals: what the traffic lights show; dark where None.
         ego_shape: the own car among the shapes of the ray scene; it throws no shadow where None.
+        weather: rain and fog.
     """
 
     rays: RayScene
@@ -50,6 +52,7 @@ class Surroundings:
     seed: int
     signals: SignalLamps | None = None
     ego_shape: int | None = None
+    weather: Weather = CLEAR
 
     def actors(self, start_us: int, end_us: int | None = None) -> ActorPoses:
         """The actors at one time, or between two, over which they move evenly; lit signal lamps follow them."""
