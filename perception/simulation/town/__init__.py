@@ -2,6 +2,6 @@
 
 from perception.simulation.town.build import build_town
 from perception.simulation.town.districts import LOCATIONS
-from perception.simulation.town.town import KERB_HEIGHT_M, Lane, Town
+from perception.simulation.town.town import KERB_HEIGHT_M, LANDSCAPES, Landscape, Lane, Town
 
-__all__ = ["KERB_HEIGHT_M", "LOCATIONS", "Lane", "Town", "build_town"]
+__all__ = ["KERB_HEIGHT_M", "LANDSCAPES", "LOCATIONS", "Landscape", "Lane", "Town", "build_town"]

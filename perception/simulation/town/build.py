@@ -12,13 +12,19 @@ from perception.simulation.town.districts import DISTRICT_M, LOCATIONS, district
 from perception.simulation.town.furnish import furnish
 from perception.simulation.town.plan import draw_plan
 from perception.simulation.town.surfaces import ground, markings, patches
-from perception.simulation.town.town import Town
+from perception.simulation.town.town import LANDSCAPES, Landscape, Town
 
 _OWN_SEEDS = {"train": (2, 0), "val": (4, 1), "test": (4, 3)}
 """By split, what a town's seed is multiplied with and raised by: towns of two splits have nothing in common."""
 
 
-def build_town(seed: int, split: str = "train", location: str = "boston-seaport", district: int = 0) -> Town:
+def build_town(
+    seed: int,
+    split: str = "train",
+    location: str = "boston-seaport",
+    district: int = 0,
+    landscape: Landscape = "town",
+) -> Town:
     """Builds a town; the same arguments give the same town.
 
     Args:
@@ -26,12 +32,13 @@ def build_town(seed: int, split: str = "train", location: str = "boston-seaport"
         split: "train", "val" or "test": towns of these differ in colours and textures, and in layout at equal seeds.
         location: the nuScenes map name it goes by, which also decides the side of traffic.
         district: where on the map of that location it lies, which changes nothing else.
+        landscape: "town", or "rural" for country roads through fields.
 
     Returns:
         The town.
 
     Raises:
-        ValueError: a negative seed, or an unknown split, location or district.
+        ValueError: a negative seed, or an unknown split, location, district or landscape.
     """
     if seed < 0:
         raise ValueError(f"build_town: seed must be at least 0, got {seed}")
@@ -39,6 +46,8 @@ def build_town(seed: int, split: str = "train", location: str = "boston-seaport"
         raise ValueError(f"build_town: split must be one of {', '.join(_OWN_SEEDS)}, got {split!r}")
     if location not in LOCATIONS:
         raise ValueError(f"build_town: location must be one of {LOCATIONS}, got {location!r}")
+    if landscape not in LANDSCAPES:
+        raise ValueError(f"build_town: landscape must be one of {', '.join(LANDSCAPES)}, got {landscape!r}")
     origin_m = district_origin(location, district)
     factor, summand = _OWN_SEEDS[split]
     own_seed = factor * seed + summand
@@ -67,4 +76,5 @@ def build_town(seed: int, split: str = "train", location: str = "boston-seaport"
         parking_slots=plan.parking_slots,
         walkways=plan.walkways,
         signal_heads=tuple(signal_heads),
+        landscape=landscape,
     )

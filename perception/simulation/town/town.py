@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from shapely.geometry import Polygon
 
 from perception.simulation.mesh import Mesh
+
+Landscape = Literal["town", "rural"]
+LANDSCAPES: tuple[Landscape, ...] = get_args(Landscape)
 
 KERB_HEIGHT_M = 0.13
 """Height of walkways and plots above the road, which lies at z = 0."""
@@ -147,6 +151,7 @@ class Town:
         parking_slots: bays along roads and places of car parks.
         walkways: closed rings (N, 2) along which people walk, one around each block; no furniture stands within 0.7 m.
         signal_heads: faces of the traffic lights (unlit in the mesh).
+        landscape: "town", or "rural" for country roads through fields.
     """
 
     name: str
@@ -166,6 +171,7 @@ class Town:
     parking_slots: tuple[ParkingSlot, ...]
     walkways: tuple[np.ndarray, ...]
     signal_heads: tuple[SignalHead, ...]
+    landscape: Landscape = "town"
 
     @property
     def town2global(self) -> np.ndarray:
