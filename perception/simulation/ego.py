@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import numpy as np
 
 from perception.simulation.town.town import Town
 from perception.simulation.traffic_flow import Driver, Vehicle
 from perception.simulation.traffic_paths import SPACING_M, Path, Route, draw_lane_ids, route_along
+
+Drive = Literal["any", "street", "junction", "parking"]
+"""What a scene is about: driving along with the flow, turning at junctions, parking; or whatever comes."""
+
+DRIVES: tuple[Drive, ...] = get_args(Drive)
 
 EGO_SIZE_LWH_M = (4.084, 1.73, 1.562)
 FRONT_TO_REAR_AXLE_M = 3.427

@@ -8,7 +8,7 @@ import numpy as np
 
 from perception.formats.classes import MOVING_SPEED_M_S
 from perception.simulation.actors.catalogue import ActorShape
-from perception.simulation.ego import EGO_SIZE_LWH_M
+from perception.simulation.ego import DRIVES, EGO_SIZE_LWH_M, Drive
 from perception.simulation.town.town import Town
 from perception.simulation.traffic import draw_traffic
 from perception.simulation.traffic_actors import MARGIN_S, TRACK_STEP_S, Behaviour
@@ -52,19 +52,22 @@ class World:
         town: the static world.
         seed: of the scene.
         duration_s: length of the scene.
+        drive: what the ego does in it.
         actors: everybody; an actor's id is its index.
         signals: the traffic lights.
         first_us: earliest time with poses; before the start, for sweeps that reach back.
         last_us: latest time with poses.
     """
 
-    def __init__(self, town: Town, seed: int, duration_s: float) -> None:
+    def __init__(self, town: Town, seed: int, duration_s: float, drive: Drive = "any") -> None:
         if not (np.isfinite(duration_s) and duration_s > 0):
             raise ValueError(f"World: duration_s must be finite and above 0, got {duration_s}")
         if seed < 0:
             raise ValueError(f"World: seed must be at least 0, got {seed}")
+        if drive not in DRIVES:
+            raise ValueError(f"World: drive must be one of {', '.join(DRIVES)}, got {drive!r}")
         traffic = draw_traffic(town, seed, duration_s)
-        self.town, self.seed, self.duration_s = town, seed, duration_s
+        self.town, self.seed, self.duration_s, self.drive = town, seed, duration_s, drive
         self.signals: Signals = traffic.signals
         self.actors = tuple(Actor(i, track.shape, track.behaviour) for i, track in enumerate(traffic.tracks))
         steps = len(traffic.ego)
