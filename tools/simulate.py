@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,14 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="print the manifest and make nothing")
     parser.add_argument("--any-generator", action="store_true", help="take a manifest of another generator version")
     parser.add_argument("--seed", type=int, help="of everything that --scenes makes (default 0)")
-    parser.add_argument("--preset", default="default", help="settings that the options below change: see docs")
+    parser.add_argument(
+        "--preset",
+        metavar="A,B",
+        default="default",
+        help="settings that the options below change, as quick or suite; and scenarios of --scenes, as parking,night "
+        "or mix: see docs",
+    )
     parser.add_argument("--seconds", type=float, help="length of a scene")
     parser.add_argument("--image-size", metavar="WxH", help="pixels of the pictures, as 400x225")
     parser.add_argument("--sweeps", type=int, help="LiDAR sweeps before each keyframe, 20 a second, 0 to 10 (all)")
     parser.add_argument("--sensors", metavar="A,B", help="kinds, as camera,lidar,radar (the first two always), or all")
-    parser.add_argument(
-        "--radar-sweeps", type=int, help="radar scans before each keyframe, 13 a second, 0 to 6 (all)"
-    )
+    parser.add_argument("--radar-sweeps", type=int, help="radar scans before each keyframe, 13 a second, 0 to 6 (all)")
     parser.add_argument("--fisheye-size", metavar="WxH", help="pixels of the fisheyes' pictures, as 480x320")
     parser.add_argument("--truths", metavar="A,B", help="ground truths, as lidarseg,occupancy, or all, or none")
     parser.add_argument("--can-bus", action="store_true", help="write CAN-bus messages")
@@ -137,20 +142,34 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _manifest(options: argparse.Namespace) -> Manifest:
-    """The manifest that the options ask for: preset, then manifest file, then single options."""
+    """The manifest that the options ask for: presets, then manifest file, then single options."""
     from perception.simulation.manifest_file import read_manifest
-    from perception.simulation.settings import PRESETS
 
-    if options.preset not in PRESETS:
-        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
     if options.manifest is not None and options.seed is not None:
         raise ValueError("--seed goes with --scenes; a manifest has the seeds of its scenes")
-    settings = PRESETS[options.preset]
+    settings, scenarios = _presets(options.preset)
     if options.manifest is not None:
+        if scenarios:
+            raise ValueError(f"--preset {scenarios[0]} goes with --scenes; a manifest says what its scenes are")
         manifest = read_manifest(options.manifest, settings, options.any_generator)
     else:
-        manifest = _planned(options.scenes, options.seed or 0, settings)
+        manifest = _planned(options.scenes, options.seed or 0, settings, scenarios)
     return replace(manifest, settings=replace(manifest.settings, **_changes(options)))
+
+
+def _presets(text: str) -> tuple[Settings, list[str]]:
+    """Settings and the names of scenarios that "A,B" asks for."""
+    from perception.simulation.scenarios import SCENARIOS
+    from perception.simulation.settings import PRESETS
+
+    names = text.split(",")
+    for name in names:
+        if name not in PRESETS and name not in SCENARIOS:
+            raise ValueError(f"--preset must be of {', '.join((*PRESETS, *SCENARIOS))}, got {name!r}")
+    sets = [name for name in names if name in PRESETS]
+    if len(sets) > 1:
+        raise ValueError(f"--preset must have one of {', '.join(PRESETS)}, got {', '.join(sets)}")
+    return PRESETS[sets[0] if sets else "default"], [name for name in names if name in SCENARIOS]
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -172,9 +191,10 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
     return changes
 
 
-def _planned(scenes: str, seed: int, settings: Settings) -> Manifest:
+def _planned(scenes: str, seed: int, settings: Settings, scenarios: Sequence[str]) -> Manifest:
     """The manifest of "N" or "TRAIN,VAL,TEST" scenes."""
     from perception.simulation.manifest import SPLITS, plan_manifest, plan_splits
+    from perception.simulation.scenarios import scenario
 
     try:
         counts = [int(count) for count in scenes.split(",")]
@@ -183,8 +203,8 @@ def _planned(scenes: str, seed: int, settings: Settings) -> Manifest:
     if len(counts) not in (1, len(SPLITS)):
         raise ValueError(f"--scenes must be a number, or three as 60,20,10 for train, val and test, got {scenes!r}")
     if len(counts) == 1:
-        return plan_manifest(counts[0], seed, settings)
-    return plan_splits(dict(zip(SPLITS, counts, strict=True)), seed, settings)
+        return plan_manifest(counts[0], seed, settings, scenario(scenarios))
+    return plan_splits(dict(zip(SPLITS, counts, strict=True)), seed, settings, scenario(scenarios))
 
 
 def _image_size(option: str, text: str) -> tuple[int, int]:

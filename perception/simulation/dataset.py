@@ -249,7 +249,7 @@ def _add_samples(tables: Tables, order: SceneOrder, timing: Sequence[Recorded]) 
             first_sample_token=tokens[0],
             last_sample_token=tokens[-1],
             name=order.name,
-            description=f"Simulated drive, {order.split}, seed {order.seed}",
+            description=", ".join(["Simulated drive", f"seed {order.seed}", *order.traits]),
         )
     )
 

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from perception.formats.splits import split_scenes
+from perception.simulation.scenarios import Traits
 from perception.simulation.settings import Settings
+from perception.simulation.weather import WeatherKind
 
 if TYPE_CHECKING:
+    from perception.simulation.ego import Drive
     from perception.simulation.light import TimeOfDay
+    from perception.simulation.town.town import Landscape
 
 GENERATOR = 2
 """Version of the generator; another version makes other bytes from the same seeds."""
 
 SPLITS = ("train", "val", "test")
-LIGHTS: tuple[TimeOfDay, ...] = ("day", "dusk")
+LIGHTS: tuple[TimeOfDay, ...] = ("day", "dusk", "night", "low_sun")
+DRIVES: tuple[Drive, ...] = ("any", "street", "junction", "parking")
+LANDSCAPES: tuple[Landscape, ...] = ("town", "rural")
 MINI, TRAINVAL, TEST = "v1.0-mini", "v1.0-trainval", "v1.0-test"
 
 LOCATIONS = {
@@ -34,6 +41,9 @@ MAX_MINI = 10
 """Most scenes of `v1.0-mini`, which has no more names."""
 
 _NUM_TOWNS = {MINI: {"train": 4, "val": 2, "test": 1}, TRAINVAL: {"train": 12, "val": 4, "test": 4}}
+_NUM_RURAL = {MINI: {"train": 2, "val": 1, "test": 1}, TRAINVAL: {"train": 2, "val": 1, "test": 1}}
+_FIRST_RURAL = {MINI: {"train": 2, "val": 2, "test": 1}, TRAINVAL: {"train": 6, "val": 4, "test": 3}}
+"""By split, the first district of a location that is rural in sets that have rural scenes."""
 
 # `NuScenesCanBus` has no data for these, or breaks on them.
 _WITHOUT_CAN_BUS = {*range(161, 169), *range(170, 177), *range(309, 315), 419, 499, 515, 517}
@@ -50,7 +60,10 @@ class SceneOrder:
         location: nuScenes map name.
         district: which of the location's towns, by its place on the map.
         town: seed of that town.
-        light: "day" or "dusk".
+        light: "day", "dusk", "night", or "low_sun" ahead of the ego.
+        weather: "clear", "rain" or "fog".
+        drive: "any", or what the ego does: "street", "junction", "parking".
+        landscape: "town" or "rural"; that of the place.
     """
 
     name: str
@@ -60,6 +73,16 @@ class SceneOrder:
     district: int
     town: int
     light: TimeOfDay
+    weather: WeatherKind = "clear"
+    drive: Drive = "any"
+    landscape: Landscape = "town"
+
+    @property
+    def traits(self) -> tuple[str, ...]:
+        """What sets the scene apart from a clear drive by day through a town, in words."""
+        usual = ("any", "town", "day", "clear")
+        words = (self.drive, self.landscape, self.light, self.weather)
+        return tuple(word for word, plain in zip(words, usual, strict=True) if word != plain)
 
     @property
     def place(self) -> tuple[str, int]:
@@ -92,13 +115,14 @@ class Manifest:
         return TEST if order.split == "test" else self.version
 
 
-def plan_manifest(num_scenes: int, seed: int, settings: Settings) -> Manifest:
+def plan_manifest(num_scenes: int, seed: int, settings: Settings, traits: Sequence[Traits] = ({},)) -> Manifest:
     """The manifest of a set by its size alone.
 
     Args:
         num_scenes: how many scenes; of up to ten, one is for validation and from four on two, of more 15 in 85.
         seed: of everything. A scene of the same name and seed is the same in sets of other sizes of one version.
         settings: what is recorded.
+        traits: of the scenes of each split, in turn.
 
     Returns:
         The manifest.
@@ -119,16 +143,19 @@ def plan_manifest(num_scenes: int, seed: int, settings: Settings) -> Manifest:
         num_val = min(num_scenes // 2, len(names["val"]))
     else:
         num_val = max(round(num_scenes * 150 / 850), num_scenes - len(names["train"]))
-    return _planned(version, {"train": num_scenes - num_val, "val": num_val}, seed, settings)
+    return _planned(version, {"train": num_scenes - num_val, "val": num_val}, seed, settings, traits)
 
 
-def plan_splits(num_scenes: Mapping[str, int], seed: int, settings: Settings) -> Manifest:
+def plan_splits(
+    num_scenes: Mapping[str, int], seed: int, settings: Settings, traits: Sequence[Traits] = ({},)
+) -> Manifest:
     """The manifest of a set with the official names of `v1.0-trainval` and `v1.0-test`, whatever its size.
 
     Args:
         num_scenes: scenes by split.
         seed: of everything.
         settings: what is recorded.
+        traits: of the scenes of each split, in turn.
 
     Returns:
         The manifest.
@@ -147,14 +174,21 @@ def plan_splits(num_scenes: Mapping[str, int], seed: int, settings: Settings) ->
             )
     if not sum(num_scenes.values()):
         raise ValueError("plan_splits: num_scenes must be at least 1, got none")
-    return _planned(TRAINVAL, num_scenes, seed, settings)
+    return _planned(TRAINVAL, num_scenes, seed, settings, traits)
 
 
-def _planned(version: str, num_scenes: Mapping[str, int], seed: int, settings: Settings) -> Manifest:
+def _planned(
+    version: str, num_scenes: Mapping[str, int], seed: int, settings: Settings, traits: Sequence[Traits]
+) -> Manifest:
     if seed < 0:
         raise ValueError(f"plan_manifest: seed must be at least 0, got {seed}")
-    wishes = [{"split": split} for split in SPLITS for _ in range(num_scenes.get(split, 0))]
-    return Manifest(version, settings, tuple(ordered_scenes(version, wishes, seed)))
+    wishes = [
+        {"split": split, **traits[number % len(traits)]}
+        for split in SPLITS
+        for number in range(num_scenes.get(split, 0))
+    ]
+    rural = any(it.get("landscape") == "rural" for it in traits)
+    return Manifest(version, settings, tuple(ordered_scenes(version, wishes, seed, rural)))
 
 
 def official_names(version: str) -> dict[str, list[str]]:
@@ -175,11 +209,19 @@ def _has_can_bus(name: str) -> bool:
     return int(name.removeprefix("scene-")) not in _WITHOUT_CAN_BUS
 
 
-def _place(version: str, split: str, number: int) -> tuple[str, int]:
-    """Location and district of a split's scene: every town comes once before any comes again."""
-    locations = LOCATIONS[split]
-    turn = number % _NUM_TOWNS[version][split]
-    return locations[turn % len(locations)], turn // len(locations)
+def _place(version: str, split: str, landscape: str, number: int, rural: bool) -> tuple[str, int]:
+    """Location and district of a split's scene of a landscape: every place comes once before any comes again.
+
+    In sets with `rural` scenes towns leave room for them on the map.
+    """
+    locations, first = LOCATIONS[split], _FIRST_RURAL[version][split]
+    most, begin = _NUM_TOWNS[version][split], 0
+    if landscape == "rural":
+        most, begin = _NUM_RURAL[version][split], first
+    elif rural:
+        most = min(most, first * len(locations))
+    turn = number % most
+    return locations[turn % len(locations)], begin + turn // len(locations)
 
 
 def _light(version: str, split: str, number: int) -> TimeOfDay:
@@ -192,13 +234,16 @@ def _town_seed(seed: int, location: str, district: int) -> int:
     return 100 * seed + 20 * every.index(location) + district
 
 
-def ordered_scenes(version: str, wishes: Sequence[Mapping[str, Any]], seed: int) -> Iterable[SceneOrder]:
-    """Scenes as wished; what is not said is chosen: free names in order, towns in turn, seeds by name.
+def ordered_scenes(
+    version: str, wishes: Sequence[Mapping[str, Any]], seed: int, rural: bool = False
+) -> Iterable[SceneOrder]:
+    """Scenes as wished; what is not said is chosen: free names in order, places in turn, seeds by name.
 
     Args:
         version: `MINI` or `TRAINVAL`.
         wishes: attributes of each scene; at least its split, and a district where it has a location.
         seed: of what is chosen.
+        rural: whether towns leave room on the map for rural scenes even if none is wished for.
 
     Yields:
         The scenes, in the order of the wishes.
@@ -208,13 +253,14 @@ def ordered_scenes(version: str, wishes: Sequence[Mapping[str, Any]], seed: int)
     """
     taken = {wish.get("name") for wish in wishes}
     free = {split: [name for name in names if name not in taken] for split, names in official_names(version).items()}
-    numbers = dict.fromkeys(SPLITS, 0)
+    rural = rural or any(wish.get("landscape") == "rural" for wish in wishes)
+    numbers, placed = dict.fromkeys(SPLITS, 0), dict.fromkeys(product(SPLITS, LANDSCAPES), 0)
     for wish in wishes:
-        split = wish["split"]
+        split, landscape = wish["split"], wish.get("landscape", "town")
         if "name" not in wish and not free[split]:
             raise ValueError(f"the scenes of split {split} in {version} must be no more than the official names")
         name = wish["name"] if "name" in wish else free[split].pop(0)
-        location, district = _place(version, split, numbers[split])
+        location, district = _place(version, split, landscape, placed[split, landscape], rural)
         if "location" in wish:
             location, district = wish["location"], wish["district"]
         yield SceneOrder(
@@ -225,5 +271,9 @@ def ordered_scenes(version: str, wishes: Sequence[Mapping[str, Any]], seed: int)
             district=district,
             town=wish["town"] if "town" in wish else _town_seed(seed, location, district),
             light=wish["light"] if "light" in wish else _light(version, split, numbers[split]),
+            weather=wish.get("weather", "clear"),
+            drive=wish.get("drive", "any"),
+            landscape=landscape,
         )
         numbers[split] += 1
+        placed[split, landscape] += 1

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from perception.simulation.manifest import (
+    DRIVES,
     GENERATOR,
+    LANDSCAPES,
     LIGHTS,
     LOCATIONS,
     MAX_MINI,
@@ -25,6 +27,7 @@ from perception.simulation.manifest import (
 )
 from perception.simulation.settings import Settings
 from perception.simulation.town.districts import district_origin
+from perception.simulation.weather import KINDS
 
 _IN_LINE: dict[str, Any] = {"sort_keys": False, "default_flow_style": True, "width": 1000}
 _KEYS = ("generator", "version", "settings", "scenes")
@@ -40,15 +43,24 @@ _SIZES, _LISTS = ("image_size_px", "fisheye_size_px"), ("sensors", "truths")
 _ALWAYS_WRITTEN = ("seconds", "image_size_px", "sweeps", "raw_lidar")
 """Settings that every manifest names; the others came later, and are named where they are not the default."""
 
-_CHOICES = {"split": SPLITS, "light": LIGHTS, "location": tuple(name for names in LOCATIONS.values() for name in names)}
+_CHOICES = {
+    "split": SPLITS,
+    "location": tuple(name for names in LOCATIONS.values() for name in names),
+    "light": LIGHTS,
+    "weather": KINDS,
+    "drive": DRIVES,
+    "landscape": LANDSCAPES,
+}
+_USUAL = {field.name: field.default for field in fields(SceneOrder) if field.default is not MISSING}
+"""Attributes of scenes that a manifest names only where they are not the default."""
 
 
 def read_manifest(path: str | Path, settings: Settings | None = None, any_generator: bool = False) -> Manifest:
     """The manifest in a YAML file, such as the `manifest.yaml` of a finished set.
 
     The file holds `scenes`, a list of mappings with `split` and `seed` and, where they are not to be chosen, `name`,
-    `location` with `district`, `town` and `light`; and, if wanted, `generator` (a version of this program), `version`
-    (of the tables) and `settings`.
+    `location` with `district`, `town`, `light`, `weather`, `drive` and `landscape`; and, if wanted, `generator` (a
+    version of this program), `version` (of the tables) and `settings`.
 
     Args:
         path: the file.
@@ -90,7 +102,11 @@ def manifest_text(manifest: Manifest) -> str:
         if name in _ALWAYS_WRITTEN or value != usual[name]
     }
     lines = [yaml.safe_dump(head, sort_keys=False), f"settings: {yaml.safe_dump(settings, **_IN_LINE)}", "scenes:\n"]
-    return "".join([*lines, *(f"- {yaml.safe_dump(asdict(order), **_IN_LINE)}" for order in manifest.scenes)])
+    return "".join([*lines, *(f"- {yaml.safe_dump(_scene(order), **_IN_LINE)}" for order in manifest.scenes)])
+
+
+def _scene(order: SceneOrder) -> dict[str, Any]:
+    return {name: value for name, value in asdict(order).items() if name not in _USUAL or value != _USUAL[name]}
 
 
 def _manifest(content: Any, settings: Settings, any_generator: bool) -> Manifest:
@@ -165,7 +181,7 @@ def _check_orders(orders: Sequence[SceneOrder], version: str) -> None:
     """Names are official and used once; a location serves one split; a place has one town, and a town one place."""
     official = official_names(version)
     splits: dict[str, str] = {}
-    towns: dict[tuple[str, int], int] = {}
+    towns: dict[tuple[str, int], tuple[int, str]] = {}
     places: dict[int, tuple[str, int]] = {}
     names: set[str] = set()
     for order in orders:
@@ -179,10 +195,12 @@ def _check_orders(orders: Sequence[SceneOrder], version: str) -> None:
             raise ValueError(
                 f"the scenes at {order.location} must be of one split, got {splits[order.location]} and {order.split}"
             )
-        if towns.setdefault(order.place, order.town) != order.town:
+        town, landscape = towns.setdefault(order.place, (order.town, order.landscape))
+        if (town, landscape) != (order.town, order.landscape):
+            what = ("town", town, order.town) if town != order.town else ("landscape", landscape, order.landscape)
             raise ValueError(
-                f"the scenes of district {order.district} of {order.location} must share a town, got "
-                f"{towns[order.place]} and {order.town}"
+                f"the scenes of district {order.district} of {order.location} must share a {what[0]}, got "
+                f"{what[1]} and {what[2]}"
             )
         if places.setdefault(order.town, order.place) != order.place:
             raise ValueError(f"town {order.town} must stand in one place, got {places[order.town]} and {order.place}")

@@ -30,6 +30,7 @@ from perception.simulation.signal_lamps import SignalLamps, lamp_meshes
 from perception.simulation.town import Town, build_town
 from perception.simulation.truth.files import OF_SOLIDS, TruthFiles
 from perception.simulation.truth.solids import Solids
+from perception.simulation.weather import WeatherKind, draw_weather
 from perception.simulation.world import World
 
 CAN_BUS_FOLDER = "can_bus"
@@ -46,7 +47,7 @@ def town_at(order: SceneOrder) -> Town:
     Returns:
         The town.
     """
-    return _town(order.town, order.split, *order.place)
+    return _town(order.town, order.split, *order.place, order.landscape)
 
 
 _town = lru_cache(maxsize=2)(build_town)
@@ -62,29 +63,33 @@ def scene_surroundings(order: SceneOrder, settings: Settings) -> tuple[World, Su
     Returns:
         The world, and its surfaces, motion, materials and light; both in the frame of the town.
     """
-    world = World(town_at(order), order.seed, settings.seconds)
-    return world, surroundings_of(world, order.light)
+    world = World(town_at(order), order.seed, settings.seconds, order.drive)
+    return world, surroundings_of(world, order.light, order.weather)
 
 
-def surroundings_of(world: World, time_of_day: TimeOfDay) -> Surroundings:
+def surroundings_of(world: World, time_of_day: TimeOfDay, weather_kind: WeatherKind = "clear") -> Surroundings:
     """How sensors perceive a world.
 
     Args:
         world: a scene.
         time_of_day: its light.
+        weather_kind: its weather.
 
     Returns:
         Its surfaces, motion, materials and light, in the frame of its town.
     """
     shapes, num_lamps = _shapes(world), len(lamp_meshes())
+    weather = draw_weather(world.seed, weather_kind)
+    ahead = world.ego2global(round(5e5 * world.duration_s))[:2, 0]  # in the middle of the scene
     return Surroundings(
         rays=RayScene(world.town.mesh, shapes),
         motion=_Motion(world),
         materials=world.town.materials,
-        light=draw_light(world.seed, time_of_day),
+        light=draw_light(world.seed, time_of_day, weather, float(np.arctan2(ahead[1], ahead[0]))),
         seed=world.seed,
         signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(shapes) - 1 - num_lamps),
         ego_shape=len(shapes) - 1,
+        weather=weather,
     )
 
 

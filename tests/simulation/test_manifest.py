@@ -227,7 +227,7 @@ _PLACE = "location: boston-seaport, district: 0"
         (f"scenes: [{{{_VAL}, location: paris, district: 0}}]", "location must be one of .*, got 'paris'"),
         (f"scenes: [{{{_VAL}, location: boston-seaport}}]", "must have both location and district or neither"),
         (f"scenes: [{{{_VAL}, location: boston-seaport, district: 8}}]", r"must be in 0\.\.7, which its map has room"),
-        (f"scenes: [{{{_VAL}, light: noon}}]", "light must be one of day, dusk, got 'noon'"),
+        (f"scenes: [{{{_VAL}, light: noon}}]", "light must be one of day, dusk, night, low_sun, got 'noon'"),
         (f"scenes: [{{{_VAL}, {_PLACE}}}, {{{_VAL}, {_PLACE}, town: 8}}]", "district 0 of boston-seaport must share a"),
         (f"scenes: [{{{_VAL}, town: 8}}, {{{_VAL}, town: 8}}]", "town 8 must stand in one place"),
         (f"scenes: [{{{_VAL}, {_PLACE}}}, {{split: train, seed: 1, {_PLACE}}}]", "at boston-seaport must be of one sp"),

@@ -19,9 +19,12 @@ def _error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("options", "message"),
     [
         (
-            ["--scenes", "2", "--preset", "night"],
-            "--preset must be one of default, quick, sweeps, full, suite, got 'night'",
+            ["--scenes", "2", "--preset", "snow"],
+            "--preset must be of default, quick, sweeps, full, suite, street, junction, parking, rural, night, "
+            "low_sun, rain, fog, mix, got 'snow'",
         ),
+        (["--scenes", "2", "--preset", "quick,suite"], "--preset must have one of default, quick, sweeps, full, suite"),
+        (["--manifest", "none.yaml", "--preset", "night"], "--preset night goes with --scenes"),
         (["--scenes", "0"], "num_scenes must be at least 1, got 0"),
         (["--scenes", "900"], "num_scenes must be at most 831, the official names there are, got 900"),
         (["--scenes", "2", "--image-size", "400"], "--image-size must be WxH, as 400x225, got '400'"),
