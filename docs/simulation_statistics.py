@@ -1,7 +1,8 @@
 """Sets simulated beside recorded statistics in docs/simulation.md and draws its pictures.
 
 `python docs/simulation_statistics.py --simulated DIR [--recorded DIR]`; both hold `v1.0-mini`. Without recorded frames,
-which `PERCEPTION_REAL_DATA` names by default, only the pictures are drawn.
+which `PERCEPTION_REAL_DATA` names by default, only the pictures are drawn. Original radar scans, unfiltered, are files
+beside the recorded set, in `radar/`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from perception.formats.lidar import read_lidar
 from perception.formats.nuscenes_boxes import pose_matrices
 from perception.formats.nuscenes_rows import SampleAnnotationRow, SampleDataRow
 from perception.formats.nuscenes_tables import Tables, read_tables
+from perception.formats.radar import RADAR_FIELDS, RadarFilter, read_radar
 
 DOCS = Path(__file__).resolve().parent
 BEGIN, END = "<!-- statistics: begin -->", "<!-- statistics: end -->"
 CAMERAS = ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT")
+RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 RANGES_M = (1, 5, 10, 20, 30, 50, 70, 105)
 BOX_RANGES_M = (0, 15, 30, 50)
 SIZE_PX = (400, 225)
@@ -59,6 +62,10 @@ def main() -> int:
     if options.recorded is not None:
         ours = statistics(options.simulated, tables)
         theirs = statistics(options.recorded, read_tables(options.recorded / "v1.0-mini"))
+        scans = [options.simulated / row.filename for name in RADARS for row in keyframes(tables, name)]
+        ours |= radar_statistics([read_radar(it) for it in scans])
+        originals = sorted((options.recorded.parent / "radar").glob("*.pcd"))
+        theirs |= radar_statistics([read_radar(it) for it in originals])
         page = DOCS / "simulation.md"
         before, rest = page.read_text().split(BEGIN)
         page.write_text(before + BEGIN + "\n" + report(theirs, ours) + END + rest.split(END)[1])
@@ -122,6 +129,41 @@ def statistics(root: Path, tables: Tables) -> dict[str, dict[str, float]]:
     """
     found = list(sweeps(root, tables))
     return {**_lidar(found), **_boxes(found), "pictures": _pictures(root, tables)}
+
+
+def radar_statistics(scans: list[np.ndarray]) -> dict[str, dict[str, float]]:
+    """What is compared of radars.
+
+    Args:
+        scans: unfiltered scans (P, 18).
+
+    Returns:
+        Values by name, by group.
+    """
+    kept = [scan[RadarFilter().keeps(scan)] for scan in scans]
+    every, passed = (dict(zip(RADAR_FIELDS, np.concatenate(them).T, strict=True)) for them in (scans, kept))
+    counts = {
+        "returns": float(np.mean([len(scan) for scan in scans])),
+        "kept by the default filters": float(np.mean([len(scan) for scan in kept])),
+        "kept, moving, oncoming or crossing, %": 100 * float(np.isin(passed["dyn_prop"], (0, 2, 6)).mean()),
+        "of an ambiguous velocity, %": 100 * float((every["ambig_state"] != 3).mean()),
+        "of an invalid state, %": 100 * float((every["invalid_state"] != 0).mean()),
+    }
+    values = {
+        "range, m": np.hypot(passed["x"], passed["y"]),
+        "azimuth from the axis, degrees": np.degrees(np.abs(np.arctan2(passed["y"], passed["x"]))),
+        "rcs, dBsm": passed["rcs"],
+        "speed over ground of what stands still, m/s": np.hypot(passed["vx_comp"], passed["vy_comp"])[
+            passed["dyn_prop"] == 1
+        ],
+        "x_rms, code": passed["x_rms"],
+        "y_rms, code": passed["y_rms"],
+        "vx_rms, code": passed["vx_rms"],
+    }
+    quantiles = {
+        f"{name}, {q} % are below": float(np.percentile(them, q)) for name, them in values.items() for q in (5, 50, 95)
+    }
+    return {"radar, per scan": counts, "radar, returns kept by the default filters": quantiles}
 
 
 def _lidar(found: list[Sweep]) -> dict[str, dict[str, float]]:

@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from perception.simulation.manifest import Manifest, SceneOrder, plan_manifest, plan_splits
 from perception.simulation.manifest_file import manifest_text, read_manifest
-from perception.simulation.settings import PRESETS, Settings
+from perception.simulation.settings import PRESETS, SENSORS, TRUTHS, Settings
 
 
 def _splits(manifest: Manifest) -> dict[str, list[str]]:
@@ -187,6 +188,15 @@ def test_the_benchmark_is_what_its_rule_gives() -> None:
     rule = plan_splits({"train": 60, "val": 20, "test": 10}, 1001, Settings(seconds=10.0, sweeps=9))
     assert read_manifest(path) == rule
     assert path.read_text() == manifest_text(rule)
+
+
+def test_the_second_benchmark_is_the_first_with_every_sensor_and_truth() -> None:
+    first, second = (
+        read_manifest(Path(__file__).parents[2] / "configs" / "simulation" / f"sim-v{number}.yaml") for number in (1, 2)
+    )
+    assert second.scenes == first.scenes
+    everything = {"sensors": SENSORS, "radar_sweeps": 6, "truths": TRUTHS, "can_bus": True}
+    assert second.settings == replace(first.settings, **everything)
 
 
 _VAL = "split: val, seed: 1"
