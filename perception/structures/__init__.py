@@ -4,18 +4,24 @@ from perception.structures.batch import Batch, PointBatch
 from perception.structures.features import BevMap, CameraViews, FusedFeatures, SensorFeatures
 from perception.structures.predictions import Detections, Predictions
 from perception.structures.sample import Boxes3D, CameraImages, PointCloud, Sample
+from perception.structures.sensors import RADAR4D_FIELDS, RADAR_FIELDS, EchoBatch, NearField, UltrasonicEchoes
 
 __all__ = [
+    "RADAR4D_FIELDS",
+    "RADAR_FIELDS",
     "Batch",
     "BevMap",
     "Boxes3D",
     "CameraImages",
     "CameraViews",
     "Detections",
+    "EchoBatch",
     "FusedFeatures",
+    "NearField",
     "PointBatch",
     "PointCloud",
     "Predictions",
     "Sample",
     "SensorFeatures",
+    "UltrasonicEchoes",
 ]

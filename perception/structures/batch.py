@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from perception.structures.sample import Boxes3D, CameraImages
+from perception.structures.sensors import EchoBatch, NearField
 from perception.structures.tensors import check_shapes, map_tensors
 
 
@@ -18,7 +19,7 @@ class PointBatch:
         points: (P, 3 + C) float32 in each sample's ego frame.
         batch_index: (P,) int64, the sample that each point belongs to, rising.
         present: (B,) bool; a sample whose sensor is absent has no points, one that saw nothing has none either.
-        sensor2ego: (B, 4, 4) float64; identity where absent.
+        sensor2ego: (B, 4, 4) float64; identity where absent, and for points of several sensors.
         fields: names of the C extra columns.
 
     Raises:
@@ -50,6 +51,10 @@ class Batch:
         cameras: group name -> pictures with a leading batch axis.
         lidar: LiDAR points.
         boxes: B annotations, None for a sample without.
+        radar: points of all radars, with `RADAR_FIELDS`.
+        radar4d: points of all radars that measure height, with `RADAR4D_FIELDS`.
+        ultrasonic: echoes of all ultrasonic sensors.
+        near_field: B truths about the ground near the vehicle, None for a sample without; none given stands for B None.
 
     Raises:
         TypeError: a field that must be a tensor is none.
@@ -64,6 +69,10 @@ class Batch:
     cameras: Mapping[str, CameraImages]
     lidar: PointBatch | None
     boxes: tuple[Boxes3D | None, ...]
+    radar: PointBatch | None = None
+    radar4d: PointBatch | None = None
+    ultrasonic: EchoBatch | None = None
+    near_field: tuple[NearField | None, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {"timestamps_us": "B", "ego2global": "B 4 4", "ego2aug": "B 4 4"}
@@ -72,6 +81,14 @@ class Batch:
             raise ValueError(
                 f"Batch: boxes and scenes must have {len(self)} entries, got {len(self.boxes)} and {len(self.scenes)}"
             )
+        if not self.near_field:
+            object.__setattr__(self, "near_field", (None,) * len(self))
+        if len(self.near_field) != len(self):
+            raise ValueError(f"Batch: near_field must have {len(self)} entries, got {len(self.near_field)}")
+        for name in ("lidar", "radar", "radar4d", "ultrasonic"):
+            sensor = getattr(self, name)
+            if sensor is not None and len(sensor.present) != len(self):
+                raise ValueError(f"Batch: {name}.present must be ({len(self)}), got {tuple(sensor.present.shape)}")
 
     def __len__(self) -> int:
         return len(self.tokens)

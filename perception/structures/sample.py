@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from perception.geometry.cameras import CameraModel
+from perception.structures.sensors import NearField, UltrasonicEchoes
 from perception.structures.tensors import check_shapes, identity4
 
 
@@ -25,6 +26,8 @@ class CameraImages:
         camera2ego: (N, 4, 4) float64 rigid, from the camera at its own time to the ego frame at the sample's time.
         image2aug: (N, 3, 3) float64.
         present: (N,) bool.
+        theta_max_rad: (N,) float64, largest angle from the axis that a fisheye sees; None where it follows from the
+            distortion, and for a pinhole.
 
     Raises:
         TypeError: a field that must be a tensor is none.
@@ -39,6 +42,7 @@ class CameraImages:
     camera2ego: Tensor
     image2aug: Tensor
     present: Tensor
+    theta_max_rad: Tensor | None = None
 
     def __post_init__(self) -> None:
         batch = "B " if isinstance(self.images, Tensor) and self.images.ndim == 5 else ""
@@ -50,6 +54,8 @@ class CameraImages:
             "image2aug": "N 3 3",
             "present": "N",
         }
+        if self.theta_max_rad is not None:
+            shapes["theta_max_rad"] = "N"
         check_shapes(self, {name: batch + axes for name, axes in shapes.items()}, {"N": len(self.names)})
 
     @property
@@ -65,7 +71,8 @@ class PointCloud:
     Args:
         points: (P, 3 + C) float32, x y z in metres in the ego frame at the sample's time, then one column per field.
         fields: names of the C extra columns, such as "intensity" and "time_lag_s".
-        sensor2ego: (4, 4) float64 rigid; its translation is the sensor's origin in the ego frame.
+        sensor2ego: (4, 4) float64 rigid; its translation is the sensor's origin in the ego frame. The identity where
+            the points come from several sensors.
 
     Raises:
         TypeError: a field that must be a tensor is none.
@@ -119,6 +126,10 @@ class Sample:
         ego2aug: (4, 4) float64, the BEV augmentation; points and boxes stay in the ego frame, models compose it.
         cameras: group name -> pictures.
         lidar: accumulated LiDAR points.
+        radar: accumulated points of all radars, with `RADAR_FIELDS`; a radar that is missing leaves fewer points.
+        radar4d: the same of radars that measure height, with `RADAR4D_FIELDS`.
+        ultrasonic: what all ultrasonic sensors reported.
+        near_field: truth about the ground near the vehicle.
         boxes: annotations; None where there are none to be had (an empty list of boxes is an annotation).
         problems: what was skipped while loading, one sentence each.
 
@@ -134,6 +145,10 @@ class Sample:
     ego2aug: Tensor = field(default_factory=identity4)
     cameras: Mapping[str, CameraImages] = field(default_factory=dict)
     lidar: PointCloud | None = None
+    radar: PointCloud | None = None
+    radar4d: PointCloud | None = None
+    ultrasonic: UltrasonicEchoes | None = None
+    near_field: NearField | None = None
     boxes: Boxes3D | None = None
     problems: tuple[str, ...] = ()
 
