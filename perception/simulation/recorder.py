@@ -14,6 +14,7 @@ from perception.formats.nuscenes_tables import Tables
 from perception.simulation.annotations import Annotations, annotate
 from perception.simulation.can_bus import can_bus
 from perception.simulation.dataset import Recorded, scene_tables, start_us
+from perception.simulation.lamps import lamps_of
 from perception.simulation.light import TimeOfDay, draw_light
 from perception.simulation.manifest import SceneOrder
 from perception.simulation.mesh import Mesh
@@ -31,6 +32,7 @@ from perception.simulation.town import Town, build_town
 from perception.simulation.truth.files import OF_SOLIDS, TruthFiles
 from perception.simulation.truth.solids import Solids
 from perception.simulation.weather import WeatherKind, draw_weather
+from perception.simulation.wetness import in_weather
 from perception.simulation.world import World
 
 CAN_BUS_FOLDER = "can_bus"
@@ -84,12 +86,13 @@ def surroundings_of(world: World, time_of_day: TimeOfDay, weather_kind: WeatherK
     return Surroundings(
         rays=RayScene(world.town.mesh, shapes),
         motion=_Motion(world),
-        materials=world.town.materials,
+        materials=in_weather(world.town.materials, weather),
         light=draw_light(world.seed, time_of_day, weather, float(np.arctan2(ahead[1], ahead[0]))),
         seed=world.seed,
         signals=SignalLamps(world.town.signal_heads, world.signal_colours, len(shapes) - 1 - num_lamps),
         ego_shape=len(shapes) - 1,
         weather=weather,
+        lamps=lamps_of(world) if weather.kind != "clear" or time_of_day == "night" else None,
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from perception.simulation.edges import borrow, edges
+from perception.simulation.lamp_light import NO_LAMPS, LampField, LampLight, irradiance, scattered
 from perception.simulation.light import Light
 from perception.simulation.rays import ActorPoses, Hits, RayScene
 from perception.simulation.shading import Appearance, mirrored, radiance
-from perception.simulation.shadows import lifted, open_sky, sunlit
+from perception.simulation.shadows import lamplit, lifted, open_sky, sunlit
 
 _MIRROR_GLOSS = 0.3
 """From this gloss on, reflections are traced; below they are guessed."""
@@ -24,6 +26,14 @@ Between = Callable[[np.ndarray, tuple[float, float]], tuple[np.ndarray, Hits]]
 
 _EDGE_STEP = 0.12
 """Edges are smoothed where neighbours differ by this share of their sum."""
+
+
+_FAINT = 0.02
+"""A lamp whose light is a smaller share of white throws no shadow."""
+
+_THICK_PER_M = 0.004
+_COARSE_PX = 4
+"""In air that takes more light than this, what it scatters of lamps is seen; worked out for every fourth pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +63,7 @@ class Instant:
         casters: what of it throws shadows, and what throws some and is not seen.
         light: sun and sky.
         looks: the table of materials.
+        lamps: those around the camera; none that does anything where None.
     """
 
     rays: RayScene
@@ -60,6 +71,7 @@ class Instant:
     casters: ActorPoses
     light: Light
     looks: Appearance
+    lamps: LampField | None = None
 
     def picture(self, view: View, hits: Hits, between: Between | None = None) -> np.ndarray:
         """Renders a picture.
@@ -73,9 +85,10 @@ class Instant:
             The light (H, W, 3) float32.
         """
         clear = open_sky(self.rays, hits, view.eye_m, view.directions, view.width_px, self.casters)
-        lit = sunlit(self.rays, hits, view.eye_m, view.directions, self.light, self.casters, view.width_px)
+        lit = self.sunlit(hits, view.eye_m, view.directions, view.width_px)
+        lamps = self.lamp_light(hits, view.eye_m, view.eye_m, view.directions, view.width_px)
         mirrors = self._mirrors(view, hits)
-        picture = self._radiance(view, hits, lit, clear, mirrors)  # (H * W, 3)
+        picture = self._radiance(view, hits, lit, clear, mirrors, lamps)  # (H * W, 3)
         if between is not None:
             edge = np.nonzero(edges(hits, picture, view.width_px, _EDGE_STEP))[0]  # (E,)
             total = picture[edge]  # (E, 3)
@@ -86,18 +99,80 @@ class Instant:
                 light[left] = self._small(replace(view, directions=directions[left]), found.at(left), clear[edge[left]])
                 total += light
             picture[edge] = total / (1 + len(_EDGE_OFFSETS_PX))
+        if self.lamps is not None and self.lamps.dark and self.light.haze_per_m > _THICK_PER_M:
+            picture += self._in_the_air(view, hits)
         return picture.reshape(-1, view.width_px, 3)
+
+    def sunlit(self, hits: Hits, origin_m: np.ndarray, directions: np.ndarray, width_px: int = 0) -> np.ndarray:
+        """(N,) bool: which hits the sun reaches, see `shadows.sunlit`; none at night."""
+        if self.light.dark:
+            return np.zeros(len(directions), bool)
+        return sunlit(self.rays, hits, origin_m, directions, self.light, self.casters, width_px)
+
+    def lamp_light(
+        self, hits: Hits, eye_m: np.ndarray, origins: np.ndarray, directions: np.ndarray, width_px: int | None = None
+    ) -> LampLight:
+        """What lamps do to hits.
+
+        Args:
+            hits: (N,) what was hit.
+            eye_m: (3,) the camera, world.
+            origins: (3,) or (N, 3) where the rays came from, world.
+            directions: (N, 3) where they went.
+            width_px: the strongest lamp of each hit throws a shadow, see `shadows.lamplit`; it throws none where None.
+
+        Returns:
+            The light.
+        """
+        field = self.lamps
+        if field is None:
+            return NO_LAMPS
+        emission = field.emission(hits, directions, self.looks.emission * np.float32(self.light.lamps))
+        if not field.dark:
+            return NO_LAMPS._replace(emission=emission)
+        found = hits.found
+        reach = np.where(found, hits.distance_m, 0)[:, None]
+        places = (origins - eye_m).astype(np.float32) + directions * reach  # (N, 3)
+        total, best, strongest = irradiance(places, hits.normal, found, field.beams, field.cells)
+        if width_px is not None:
+            luminance = best @ np.array([0.21, 0.72, 0.07], np.float32)  # (N,)
+            to_lamp = field.beams.position[strongest] - places  # (N, 3)
+            to_lamp[luminance < _FAINT * field.white_lux] = np.nan
+            asked = ~np.isnan(to_lamp[:, 0])
+            lit = lamplit(self.rays, hits, eye_m, directions, to_lamp, self.casters, width_px)
+            best[asked & ~lit] = 0
+        return LampLight((total + best) / np.float32(field.white_lux), emission)
 
     def _small(self, view: View, hits: Hits, clear: np.ndarray) -> np.ndarray:
         """(N, 3) light along rays that met what no pixel's middle shows; its reflections are guessed."""
-        lit = sunlit(self.rays, hits, view.eye_m, view.directions, self.light, self.casters)
-        return self._radiance(view, hits, lit, clear, _guessed(len(clear)))
+        lit = self.sunlit(hits, view.eye_m, view.directions)
+        lamps = self.lamp_light(hits, view.eye_m, view.eye_m, view.directions, 0)
+        return self._radiance(view, hits, lit, clear, _guessed(len(clear)), lamps)
 
     def _radiance(
-        self, view: View, hits: Hits, lit: np.ndarray, clear: np.ndarray, mirrors: tuple[np.ndarray, np.ndarray]
+        self,
+        view: View,
+        hits: Hits,
+        lit: np.ndarray,
+        clear: np.ndarray,
+        mirrors: tuple[np.ndarray, np.ndarray],
+        lamps: LampLight,
     ) -> np.ndarray:
         """(N, 3) float32 light along rays that met something known."""
-        return radiance(view.directions, hits, lit, clear, mirrors, self.looks, self.light, view.pixel_rad)
+        return radiance(view.directions, hits, lit, clear, mirrors, self.looks, self.light, view.pixel_rad, lamps)
+
+    def _in_the_air(self, view: View, hits: Hits) -> np.ndarray:
+        """(H * W, 3) float32 light of lamps that fog throws to the camera before what is seen through it."""
+        assert self.lamps is not None, "only lamps are seen in the air"
+        shape = (-1, view.width_px)
+        every = np.arange(len(view.directions)).reshape(shape)[::_COARSE_PX, ::_COARSE_PX]  # (H / 4, W / 4)
+        rows, field = every.ravel(), self.lamps
+        seen = scattered(
+            view.directions[rows], hits.distance_m[rows], field.beams, field.cells, self.light.haze_per_m
+        )  # (H / 4 * W / 4, 3)
+        light = (seen * np.float32(np.pi / field.white_lux)).reshape(*every.shape, 3)
+        height = len(view.directions) // view.width_px
+        return cv2.resize(light, (view.width_px, height), interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
 
     def _mirrors(self, view: View, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
         """The row of each pixel's reflection (N,) int32, -1 for none, and the reflections (K, 3) float32.
@@ -113,10 +188,12 @@ class Instant:
         rows[own] = np.arange(len(own))
         rows[shares] = rows[first[shares]]
         onward = mirrored(view.directions[own], hits.normal[own])  # (K, 3)
-        found = self.rays.cast(lifted(hits, view.eye_m, view.directions, own), onward, self.actors)
+        origins = lifted(hits, view.eye_m, view.directions, own)  # (K, 3)
+        found = self.rays.cast(origins, onward, self.actors)
+        lamps = self.lamp_light(found, view.eye_m, origins, onward)
         facing = found.normal @ self.light.to_sun > 0  # (K,)
         clear = np.full(len(own), 0.8, np.float32)
-        return rows, self._radiance(replace(view, directions=onward), found, facing, clear, _guessed(len(own)))
+        return rows, self._radiance(replace(view, directions=onward), found, facing, clear, _guessed(len(own)), lamps)
 
 
 def _guessed(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from perception.simulation.lamp_light import LampLight
 from perception.simulation.light import Light, sky_colour
 from perception.simulation.rays import Hits
 from perception.simulation.textures import LEAVES, WINDOWS, smooth_noise, texture
@@ -106,6 +107,7 @@ def radiance(
     looks: Appearance,
     light: Light,
     pixel_rad: float,
+    lamps: LampLight,
 ) -> np.ndarray:
     """Computes the light that comes back along each ray.
 
@@ -118,12 +120,14 @@ def radiance(
         looks: the table of materials.
         light: sun and sky.
         pixel_rad: angle that one pixel covers.
+        lamps: what lamps throw on the hits, and what the hits give off; empty where they do nothing.
 
     Returns:
         (N, 3) float32 linear RGB; 1 is white paper in full sun.
     """
     result, reflection = np.empty((len(directions), 3), np.float32), np.empty(3, np.float32)
     rows, reflections = mirrors
+    lamplit, shining = len(lamps.irradiance) > 0, len(lamps.emission) > 0
     for n in range(len(directions)):
         ray, distance = directions[n], hits.distance_m[n]
         if not distance < np.inf:
@@ -147,14 +151,17 @@ def radiance(
                 _guessed_reflection(ray, normal, light, reflection)
         kept = np.exp(-light.haze_per_m * distance)
         albedo = looks.albedo[material]
-        glow = light.lamps * looks.emission[material]
+        glow = lamps.emission[n] if shining else light.lamps * looks.emission[material]
         room = glow > 0 and gloss > 0.3 and pattern == 0 and hits.actor[n] < 0  # light behind a window
         if room:
             glow *= 0.75 + 0.6 * smooth_noise(1.7 * u, 1.3 * v, 27)
         for i in range(3):
             sky_light = 0.5 * (light.zenith[i] + light.horizon[i])
             hue = 1.0 - 0.22 * i if room else albedo[i] / max(albedo[0], albedo[1], albedo[2])
-            value = albedo[i] * factor * (light.sun[i] * direct + sky_light * ambient) + glow * hue
+            received = light.sun[i] * direct + sky_light * ambient
+            if lamplit:
+                received += lamps.irradiance[n, i]
+            value = albedo[i] * factor * received + glow * hue
             value = value * (1 - share) + share * reflection[i] if gloss > 0 else value
-            result[n, i] = value * kept + light.horizon[i] * 0.85 * (1 - kept)
+            result[n, i] = value * kept + light.horizon[i] * light.airlight * (1 - kept)
     return result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -13,6 +15,7 @@ AMBIENT_REACH_M = 2.5
 """How far away a surface still keeps sky light off another."""
 
 _SHADOW_GAP_M = 2e-3
+_LAMP_GAP_M = 0.45  # over which a lamp's own glass and housing throw no shadow
 
 
 def sunlit(
@@ -47,14 +50,56 @@ def sunlit(
         endless = np.full(len(chosen), np.inf, np.float32)
         lit[chosen] = ~scene.occluded(lifted(hits, origin_m, directions, chosen), to_sun, endless, actors)
 
+    _ask_around(ask, hits, lit, width_px)
+    return lit
+
+
+def lamplit(
+    scene: RayScene,
+    hits: Hits,
+    origin_m: np.ndarray,
+    directions: np.ndarray,
+    to_lamp: np.ndarray,
+    actors: ActorPoses,
+    width_px: int = 0,
+) -> np.ndarray:
+    """Finds which hits a lamp reaches.
+
+    Args:
+        scene: what casts shadows.
+        hits: (N,) what was hit.
+        origin_m: (3,) where the rays came from, world.
+        directions: (N, 3) where they went.
+        to_lamp: (N, 3) float32 ways from the hits to their lamps; NaN for those that have none.
+        actors: what moves and casts shadows too.
+        width_px: as in `sunlit`.
+
+    Returns:
+        (N,) bool; False where there is no lamp.
+    """
+    lit = hits.found & ~np.isnan(to_lamp[:, 0])  # (N,)
+
+    def ask(chosen: np.ndarray) -> None:
+        """Sends rays from hits (K,) to their lamps, which end a little before them."""
+        way = to_lamp[chosen]
+        length = np.linalg.norm(way, axis=1)  # (K,)
+        limit = np.maximum(length - _LAMP_GAP_M, 0).astype(np.float32)
+        towards = way / np.maximum(length, np.float32(1e-6))[:, None]
+        lit[chosen] = ~scene.occluded(lifted(hits, origin_m, directions, chosen), towards, limit, actors)
+
+    _ask_around(ask, hits, lit, width_px)
+    return lit
+
+
+def _ask_around(ask: Callable[[np.ndarray], None], hits: Hits, lit: np.ndarray, width_px: int) -> None:
+    """Asks for every hit that may be lit; in a picture every other pixel asks its neighbours first."""
     if not width_px:
         ask(np.nonzero(lit)[0])
-        return lit
+        return
     index, facing = np.arange(len(lit)), lit.copy()
     even = (index // width_px + index % width_px) % 2 == 0  # a chequerboard
     ask(np.nonzero(facing & even)[0])
     ask(_unsettled(hits, facing, lit, width_px))
-    return lit
 
 
 @njit(cache=True, error_model="numpy")

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from perception.simulation.lamps import Lamps
 from perception.simulation.light import Light
 from perception.simulation.rays import STATIC, ActorPoses, RayScene
 from perception.simulation.signal_lamps import SignalLamps
@@ -43,6 +44,7 @@ class Surroundings:
         signals: what the traffic lights show; dark where None.
         ego_shape: the own car among the shapes of the ray scene; it throws no shadow where None.
         weather: rain and fog.
+        lamps: those that shine in the dark, in rain and in fog; all are off where None, as on a clear day.
     """
 
     rays: RayScene
@@ -53,6 +55,7 @@ class Surroundings:
     signals: SignalLamps | None = None
     ego_shape: int | None = None
     weather: Weather = CLEAR
+    lamps: Lamps | None = None
 
     def actors(self, start_us: int, end_us: int | None = None) -> ActorPoses:
         """The actors at one time, or between two, over which they move evenly; lit signal lamps follow them."""

@@ -10,10 +10,9 @@ import numpy as np
 from perception.simulation.developing import develop, expose, pixel_ways, smear
 from perception.simulation.raster import Lens
 from perception.simulation.rays import Hits
-from perception.simulation.rendering import Instant, View
+from perception.simulation.rendering import View
 from perception.simulation.sensors.base import Surroundings
-from perception.simulation.sensors.shutter import jpeg, shutter_ways
-from perception.simulation.shading import Appearance
+from perception.simulation.sensors.shutter import instant_of, jpeg, shutter_ways
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +112,7 @@ class Camera:
             lens = lens._replace(principal_u=lens.principal_u - offset[0], principal_v=lens.principal_v - offset[1])
             return aside, rays.view(camera2global, lens, aside, actors, pixels)[0]
 
-        casters, looks = surroundings.casting_shadows(t_us), Appearance.of(surroundings.materials)
-        instant = Instant(rays, actors, casters, surroundings.light, looks)
+        instant = instant_of(surroundings, camera2global[:3, 3], t_us)
         view = View(camera2global[:3, 3], directions, width, 1 / float(self.intrinsics[0, 0]))
         picture = instant.picture(view, hits, between if self.smooth_edges else None)
         if self.motion_blur:

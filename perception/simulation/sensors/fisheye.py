@@ -23,8 +23,8 @@ from perception.simulation.mesh import Mesh, placed
 from perception.simulation.rays import STATIC, Hits, RayScene
 from perception.simulation.rendering import Instant, View
 from perception.simulation.sensors.base import Surroundings
-from perception.simulation.sensors.shutter import jpeg, shutter_ways
-from perception.simulation.shading import Appearance, mirrored, radiance
+from perception.simulation.sensors.shutter import instant_of, jpeg, shutter_ways
+from perception.simulation.shading import mirrored, radiance
 from perception.simulation.shadows import lifted, sunlit
 
 THETA_MAX_RAD = float(np.radians(95.0))
@@ -194,8 +194,8 @@ class Fisheye:
             aside = self._ego_rays(pixels, offset) @ ego2global[:3, :3].T.astype(np.float32)
             return aside, scene.cast(eye, aside, actors)
 
-        looks, pixel_rad = Appearance.of(surroundings.materials), 1 / float(self.lens.intrinsics[0, 0])
-        instant = Instant(scene, actors, surroundings.casting_shadows(t_us), surroundings.light, looks)
+        pixel_rad = 1 / float(self.lens.intrinsics[0, 0])
+        instant = instant_of(surroundings, eye, t_us)
         view = View(eye, directions, self.image_size_px[1], pixel_rad)
         picture = instant.picture(view, hits, between if self.smooth_edges else None)
         seen = own.hits._replace(normal=own.hits.normal @ ego2global[:3, :3].T.astype(np.float32))
@@ -222,15 +222,20 @@ def _own_light(instant: Instant, eye_m: np.ndarray, directions: np.ndarray, hits
     of it faces down has the street before it, not the sky.
     """
     light, looks, rows = instant.light, instant.looks, np.arange(len(directions), dtype=np.int32)
-    lit = sunlit(instant.rays, hits, eye_m, directions, light, instant.actors)
+    lit = np.zeros(len(rows), bool)
+    if not light.dark:
+        lit = sunlit(instant.rays, hits, eye_m, directions, light, instant.actors)
     onward = mirrored(directions, hits.normal)  # (K, 3)
-    found = instant.rays.cast(lifted(hits, eye_m, directions, rows), onward, instant.actors)
+    origins = lifted(hits, eye_m, directions, rows)
+    found = instant.rays.cast(origins, onward, instant.actors)
     clear = np.full(len(rows), 0.8, np.float32)
     guessed = np.full(len(rows), -1, np.int32), np.zeros((0, 3), np.float32)
     facing = found.normal @ light.to_sun > 0  # (K,)
-    reflections = radiance(onward, found, facing, clear, guessed, looks, light, pixel_rad)  # (K, 3)
+    lamps = instant.lamp_light(found, eye_m, origins, onward)
+    reflections = radiance(onward, found, facing, clear, guessed, looks, light, pixel_rad, lamps)  # (K, 3)
     open_share = 0.5 + 0.5 * hits.normal[:, 2]
-    return radiance(directions, hits, lit, open_share, (rows, reflections), looks, light, pixel_rad)
+    lamps = instant.lamp_light(hits, eye_m, eye_m, directions)
+    return radiance(directions, hits, lit, open_share, (rows, reflections), looks, light, pixel_rad, lamps)
 
 
 def _among(hits: Hits, rows: np.ndarray, count: int) -> Hits:

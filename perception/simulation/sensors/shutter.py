@@ -5,7 +5,30 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from perception.simulation.lamp_light import LampField
+from perception.simulation.rendering import Instant
 from perception.simulation.sensors.base import Surroundings
+from perception.simulation.shading import Appearance
+
+
+def instant_of(surroundings: Surroundings, eye_m: np.ndarray, t_us: int) -> Instant:
+    """What there is to see from a place.
+
+    Args:
+        surroundings: all of it.
+        eye_m: (3,) the camera, world.
+        t_us: time.
+
+    Returns:
+        The world at that time, with the lamps around the camera.
+    """
+    light, lamps, field = surroundings.light, surroundings.lamps, None
+    if lamps is not None:
+        motion = surroundings.motion
+        beams = lamps.beams(motion.ego2global(t_us), motion.actor2global(t_us), eye_m)
+        field = LampField.around(lamps, beams, light.white_lux, light.dark)
+    casters, looks = surroundings.casting_shadows(t_us), Appearance.of(surroundings.materials)
+    return Instant(surroundings.rays, surroundings.actors(t_us), casters, light, looks, field)
 
 
 def shutter_ways(surroundings: Surroundings, sensor2ego: np.ndarray, t_us: int) -> np.ndarray:
