@@ -2,7 +2,7 @@
 
 from perception.structures.batch import Batch, PointBatch
 from perception.structures.features import BevMap, CameraViews, FusedFeatures, SensorFeatures
-from perception.structures.predictions import Detections, Predictions
+from perception.structures.predictions import Detections, NearFieldPrediction, Predictions
 from perception.structures.sample import Boxes3D, CameraImages, PointCloud, Sample
 from perception.structures.sensors import RADAR4D_FIELDS, RADAR_FIELDS, EchoBatch, NearField, UltrasonicEchoes
 
@@ -18,6 +18,7 @@ __all__ = [
     "EchoBatch",
     "FusedFeatures",
     "NearField",
+    "NearFieldPrediction",
     "PointBatch",
     "PointCloud",
     "Predictions",
