@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from perception.formats.ultrasonic import NUM_ECHOES, EchoState
+from perception.simulation.drops import drops_per_m3
 from perception.simulation.materials import MATERIALS, Pattern
 from perception.simulation.rays import STATIC, Hits
 from perception.simulation.sensors.base import Surroundings
+from perception.simulation.weather import Weather, WeatherKind
 
 FREQUENCY_HZ = 48_000.0
 MAX_RANGE_M = 5.5
@@ -28,6 +30,17 @@ _USUAL_DB_M = 1.6  # absorption in that air
 _FAINTEST = 1.34e-6  # power of the post there, of what was sent
 _GROUND_M = 3.3  # nearer than this the threshold rises
 _RISE = 4.0  # a later echo must rise so far above the dip before it
+
+_AIRS: dict[WeatherKind, tuple[tuple[float, float], tuple[float, float]]] = {
+    "clear": ((-5.0, 32.0), (0.35, 0.9)),
+    "rain": ((3.0, 24.0), (0.85, 1.0)),
+    "fog": ((-1.0, 14.0), (0.97, 1.0)),
+}
+"""By weather, temperatures in deg C and relative humidities that air has."""
+
+_LOUD_DROP_M = 1e-3  # diameter of a drop that is heard when it strikes a membrane
+_MEMBRANE_M2 = 2e-4  # 16 mm across
+_WIND_M_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -91,8 +104,26 @@ def draw_air(surroundings: Surroundings) -> Air:
         The air.
     """
     rng = surroundings.rng("AIR", 0)
-    temperature = float(rng.uniform(-5, 32))
-    return Air(temperature, temperature + float(rng.normal(1.0, 1.5)), float(rng.uniform(0.35, 0.9)))
+    temperatures, humidities = _AIRS[surroundings.weather.kind]
+    temperature = float(rng.uniform(*temperatures))
+    return Air(temperature, temperature + float(rng.normal(1.0, 1.5)), float(rng.uniform(*humidities)))
+
+
+def drop_strikes_per_s(weather: Weather, speed_m_s: np.ndarray) -> np.ndarray:
+    """How often drops strike a sensor's membrane hard enough to be heard.
+
+    A membrane is upright, so that drops reach it with the wind and as the car drives into them; that a drop of a
+    millimetre is loud enough is an estimate.
+
+    Args:
+        weather: rain and fog, whose droplets are not heard.
+        speed_m_s: (R,) at which sensors move along their axes.
+
+    Returns:
+        (R,) mean strikes a second.
+    """
+    speed = np.maximum(speed_m_s, 0.0) + _WIND_M_S
+    return speed * _MEMBRANE_M2 * drops_per_m3(weather.rain_mm_h, _LOUD_DROP_M) if weather.rain_mm_h else 0 * speed
 
 
 @dataclass(frozen=True, eq=False)

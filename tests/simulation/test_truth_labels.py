@@ -7,6 +7,7 @@ pytest.importorskip("open3d", reason="open3d casts the rays")
 pytest.importorskip("numba", reason="numba compiles the loops around them")
 
 from perception.formats.classes import POINT_CATEGORIES
+from perception.formats.point_labels import panoptic_bytes
 from perception.simulation.rig import roof_lidar, surround_cameras
 from perception.simulation.truth.images import picture_depth, picture_points
 from perception.simulation.truth.lidarseg import InstanceNumbers, panoptic_labels
@@ -18,11 +19,26 @@ T_US = 1_000_000
 
 def test_numbers_count_from_one_in_the_order_of_the_annotations() -> None:
     numbers = InstanceNumbers(4)
-    assert numbers.at_keyframe(np.array([False, True, False, True])).tolist() == [0, 1, 0, 2]
-    assert numbers.at_keyframe(np.array([True, False, False, True])).tolist() == [3, 1, 0, 2]
-    assert numbers.at_keyframe(np.zeros(4, bool)).tolist() == [3, 1, 0, 2]
-    with pytest.raises(ValueError, match=r"InstanceNumbers: .* at most 999 annotated instances, got 1000"):
-        InstanceNumbers(1000).at_keyframe(np.ones(1000, bool))
+    away_m = np.array([5.0, 40.0, 10.0, 20.0])
+    assert numbers.at_keyframe(np.array([False, True, False, True]), away_m).tolist() == [0, 1, 0, 2]
+    assert numbers.at_keyframe(np.array([True, False, False, True]), away_m).tolist() == [3, 1, 0, 2]
+    assert numbers.at_keyframe(np.zeros(4, bool), away_m).tolist() == [3, 1, 0, 2]
+
+
+def test_of_more_instances_than_labels_tell_apart_the_farthest_have_no_number() -> None:
+    numbers, away_m = InstanceNumbers(1005), np.random.default_rng(0).permutation(1005).astype(float)
+    early = away_m < 600
+    assert sorted(numbers.at_keyframe(early, away_m)[early]) == list(range(1, 601))
+    given = numbers.at_keyframe(np.ones(1005, bool), away_m)
+    assert given.max() == 999
+    assert ((given == 0) == (away_m >= 999)).all()
+    np.testing.assert_array_equal(numbers.at_keyframe(np.ones(1005, bool), -away_m), given)  # and never get one
+    scene = draw_scene(0)
+    sweep = roof_lidar().capture(scene.surroundings, T_US)
+    noted = np.ones(NUM_ACTORS, bool)
+    labels = panoptic_labels(sweep, noted, np.where(np.arange(NUM_ACTORS) == 2, 0, np.arange(NUM_ACTORS) + 1))
+    assert (labels[sweep.actor == 2] == 0).all()
+    assert panoptic_bytes(labels)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -30,7 +46,7 @@ def test_every_point_has_the_label_of_what_it_lies_on(seed: int) -> None:
     scene, rng = draw_scene(seed, moving=True), np.random.default_rng(seed)
     sweep = roof_lidar().capture(scene.surroundings, T_US)
     noted = rng.random(NUM_ACTORS) < 0.7
-    labels = panoptic_labels(sweep, noted, InstanceNumbers(NUM_ACTORS).at_keyframe(noted))
+    labels = panoptic_labels(sweep, noted, InstanceNumbers(NUM_ACTORS).at_keyframe(noted, np.zeros(NUM_ACTORS)))
     assert labels.dtype == np.uint16
     category, instance = np.divmod(labels.astype(int), 1000)
     number = 0

@@ -1,4 +1,7 @@
-"""A spinning LiDAR of 32 beams: every firing is stored, ring by ring, in the frame of the sweep's end."""
+"""A spinning LiDAR of 32 beams: every firing is stored, ring by ring, in the frame of the sweep's end.
+
+What rain and fog do to its pulses is in `lidar_weather.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,15 @@ from perception.simulation.materials import Pattern
 from perception.simulation.rays import STATIC, Hits, RayScene
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.ego_body import ego_body
+from perception.simulation.sensors.lidar_weather import (
+    HALF_RANGE_M,
+    REFLECTIVITY,
+    SPECKLE,
+    DropEchoes,
+    drop_echoes,
+    prevailing,
+    transmission,
+)
 
 NUM_RINGS = 32
 NUM_COLUMNS = 1085
@@ -21,6 +33,9 @@ _LOWEST_DEG, _RING_STEP_DEG = -30.67, 1.333
 _FIRST_AZIMUTH_DEG, _COLUMN_STEP_DEG = -90.2, 0.3326  # clockwise from straight ahead
 _MIN_RANGE_M, _MAX_RANGE_M = 0.5, 104.0
 _RANGE_NOISE_M = 0.015
+_RANGE_POWER = 0.4  # of the light that comes back: how far a pulse reaches
+_WHITE = 29  # intensity of a white surface
+_OWN_POWER = 1e6  # of the own car's echoes, which nothing outdoes
 _KNOTS = 6
 """Poses taken along the spin; between them the ego vehicle moves evenly."""
 
@@ -38,7 +53,8 @@ class LidarRecording:
         points: (P, 5) float32 x y z intensity ring, sensor frame at the timestamp; a firing without return lies where
             the sensor was.
         actor: (P,) int32 actor that each point lies on, -1 for none.
-        semantic: (P,) uint8 index into `POINT_CATEGORIES`; `noise` without return, `vehicle.ego` on the own car.
+        semantic: (P,) uint8 index into `POINT_CATEGORIES`; `noise` without return and off rain and fog, `vehicle.ego`
+            on the own car.
         raw: (P, 3) float32 the points as measured, each in the sensor frame of its own time.
         time_s: (P,) float32 time of each firing less the timestamp, -0.05 to 0.
     """
@@ -110,14 +126,21 @@ class Lidar:
         fraction = np.repeat(share, NUM_RINGS)  # (P,)
         hits = surroundings.rays.cast(origins, directions, surroundings.actors(t_us - SPIN_US, t_us), fraction)
         rng = surroundings.rng(self.channel, t_us)
-        distance, own = self._measured(hits, directions, surroundings.materials, rng)
-        returned = distance > 0  # (P,)
+        air = transmission(surroundings.weather, hits.distance_m)
+        cosine = _cosines(hits, directions)
+        weakness = echo_weakness(hits, cosine, surroundings.materials, air)
+        distance, own = self._measured(hits, weakness, surroundings.materials, rng)
+        drops = self._drops(surroundings, t_us, hits.distance_m, weakness, distance > 0)
+        distance[drops.firing] = 0.0
+        returned = distance > 0  # (P,) off surfaces
+        distance[drops.firing] = drops.distance_m
         raw = self._directions * distance[:, None]  # (P, 3)
         sensor2end = np.linalg.inv(sensor2global[-1]) @ sensor2global  # (columns, 4, 4)
         points = np.empty((len(raw), 5), np.float32)
         deskewed = raw.reshape(beams.shape) @ sensor2end[:, :3, :3].transpose(0, 2, 1) + sensor2end[:, None, :3, 3]
         points[:, :3] = deskewed.reshape(-1, 3)
-        points[:, 3] = _intensities(hits, directions, own, returned, surroundings.materials, rng)
+        points[:, 3] = _intensities(hits, cosine, air, own, returned, surroundings.materials, rng)
+        points[drops.firing, 3] = np.rint(_WHITE * drops.intensity)
         points[:, 4] = np.tile(np.arange(NUM_RINGS), NUM_COLUMNS)
         return LidarRecording(
             t_us=t_us,
@@ -134,8 +157,20 @@ class Lidar:
         times = np.linspace(t_us - SPIN_US, t_us, _KNOTS).round().astype(int)
         return np.stack([surroundings.motion.ego2global(int(time)) @ self.sensor2ego for time in times])
 
+    def _drops(
+        self, surroundings: Surroundings, t_us: int, surface_m: np.ndarray, weakness: np.ndarray, seen: np.ndarray
+    ) -> DropEchoes:
+        """What is reported of rain and fog, before surfaces (P,) of the world and before the own car."""
+        weather = surroundings.weather
+        if weather.kind == "clear":
+            return DropEchoes.none()
+        rng = surroundings.rng(f"{self.channel}/weather", t_us)
+        own_m = self._own_car.distance_m
+        power = np.where(own_m < np.inf, _OWN_POWER, 1 / weakness)
+        return prevailing(drop_echoes(weather, len(seen), rng), np.minimum(own_m, surface_m), power, seen, rng)
+
     def _measured(
-        self, hits: Hits, directions: np.ndarray, materials: np.ndarray, rng: np.random.Generator
+        self, hits: Hits, weakness: np.ndarray, materials: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Distance (P,) of each return, 0 where there is none, and whether it came off the own car (P,) bool."""
         own_m = self._own_car.distance_m
@@ -144,28 +179,46 @@ class Lidar:
         depth = rng.exponential(0.15, len(own))
         leaves = materials["pattern"][hits.material] == Pattern.LEAVES
         distance = np.where(own, own_m, hits.distance_m) + _RANGE_NOISE_M * noise + np.where(leaves & ~own, depth, 0)
-        chance = np.where(own, self._own_chance, return_chance(hits, _cosines(hits, directions), materials))
+        chance = np.where(own, self._own_chance, return_chance(hits, weakness, materials))
         seen = (rng.random(len(own)) < chance) & (distance > _MIN_RANGE_M) & (distance < _MAX_RANGE_M)
         return np.where(seen, distance, 0.0), own
 
 
-def return_chance(hits: Hits, cosine: np.ndarray, materials: np.ndarray) -> np.ndarray:
+def echo_weakness(
+    hits: Hits, cosine: np.ndarray, materials: np.ndarray, transmission: np.ndarray | float = 1.0
+) -> np.ndarray:
+    """How much weaker than the faintest one that is found echoes are on the average.
+
+    Args:
+        hits: (P,) what pulses meet.
+        cosine: (P,) of the angle of incidence.
+        materials: table of `materials.MATERIAL_DTYPE`.
+        transmission: (P,) share of the light that the air leaves, there and back.
+
+    Returns:
+        (P,) one over the power of the echo; infinite where nothing was hit.
+    """
+    reflectivity, gloss = materials["lidar_reflectivity"], materials["lidar_gloss"]  # (materials,)
+    strength = np.maximum(reflectivity + gloss, 0.01) / REFLECTIVITY
+    half_range_m = HALF_RANGE_M * strength**_RANGE_POWER  # where every second pulse is lost, head on
+    reach_m = half_range_m[hits.material] * np.maximum(cosine, 1e-3) ** 0.2  # (P,)
+    return (hits.distance_m / (reach_m * transmission**_RANGE_POWER)) ** 2.2
+
+
+def return_chance(hits: Hits, weakness: np.ndarray, materials: np.ndarray) -> np.ndarray:
     """The chance that a pulse comes back strong enough.
 
     Args:
         hits: (P,) what it meets.
-        cosine: (P,) of the angle of incidence.
+        weakness: (P,) from `echo_weakness`.
         materials: table of `materials.MATERIAL_DTYPE`.
 
     Returns:
         (P,) 0..1; 0 where nothing was hit.
     """
-    reflectivity, gloss = materials["lidar_reflectivity"], materials["lidar_gloss"]  # (materials,)
-    strength = np.maximum(reflectivity + gloss, 0.01) / 0.3
-    half_range_m = 110 * strength**0.4  # where every second pulse is lost, head on
+    reflectivity = materials["lidar_reflectivity"]  # (materials,)
     glass = np.where(reflectivity < 0.1, 1 - 0.9 * materials["gloss"], 1.0)  # lets most of the light through
-    reach_m = half_range_m[hits.material] * np.maximum(cosine, 1e-3) ** 0.2  # (P,)
-    return 0.985 * glass[hits.material] / (1 + (hits.distance_m / reach_m) ** 2.2)
+    return 0.985 * glass[hits.material] / (1 + weakness)
 
 
 def _cosines(hits: Hits, directions: np.ndarray) -> np.ndarray:
@@ -174,7 +227,8 @@ def _cosines(hits: Hits, directions: np.ndarray) -> np.ndarray:
 
 def _intensities(
     hits: Hits,
-    directions: np.ndarray,
+    cosine: np.ndarray,
+    air: np.ndarray | float,
     own: np.ndarray,
     returned: np.ndarray,
     materials: np.ndarray,
@@ -184,11 +238,10 @@ def _intensities(
 
     The root and the factors bring quantiles near those of recorded sweeps, whose scale is no plain reflectivity.
     """
-    cosine = _cosines(hits, directions)  # (P,)
-    diffuse = 29 * np.sqrt(materials["lidar_reflectivity"])[hits.material] * (0.7 + 0.3 * cosine)
+    diffuse = _WHITE * np.sqrt(materials["lidar_reflectivity"])[hits.material] * (0.7 + 0.3 * cosine)
     mirrored = 150 * materials["lidar_gloss"][hits.material] * cosine**2
-    speckle = np.exp(0.6 * rng.standard_normal(len(own), dtype=np.float32))
-    value = np.where(own, 20.0, diffuse + mirrored) * speckle
+    speckle = np.exp(SPECKLE * rng.standard_normal(len(own), dtype=np.float32))
+    value = np.where(own, 20.0, (diffuse + mirrored) * air) * speckle
     empty = rng.poisson(4.0, len(own))
     return np.clip(np.rint(np.where(returned, value, empty)), 0, 255)
 

@@ -6,8 +6,8 @@ part along the line of sight is measured; and what the sensor thinks of each. Th
 moves past as its vehicle's motion says, with its mounting angle rounded to 90 degrees, and that what moves has no
 velocity across; so do recorded files, and only the radial part of `vx vy` means anything.
 
-Not modelled: waves below vehicles, turning wheels and swinging limbs, other radars, weather, the state "stopped", which
-needs a history.
+What rain and fog do is in `radar_weather.py`. Not modelled: waves below vehicles, turning wheels and swinging limbs,
+other radars, the state "stopped", which needs a history.
 
 Sources: Continental Engineering Services, Standardized ARS Interface, technical documentation 1.91 (2018): states and
 codes; Skolnik, Introduction to Radar Systems, 3rd edition, section 2.8: Swerling's fluctuations; Kellner et al.,
@@ -28,6 +28,7 @@ from perception.ops.points_in_boxes import count_points_in_boxes
 from perception.simulation.rays import STATIC
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.radar_echoes import Carrier, Echoes, Lobe, echoes_of, resolved
+from perception.simulation.sensors.radar_weather import attenuated, rain_echoes
 
 NUM_SLOTS = 125
 PERIOD_S = 1 / 13
@@ -119,7 +120,10 @@ class Radar:
         rng = surroundings.rng(self.channel, t_us)
         carrier = Carrier.of(surroundings, self.sensor2ego, t_us)
         cells = resolved(echoes_of(surroundings, carrier, LOBE, t_us, rng), LOBE, carrier)
-        found, signal_db = _found(cells, rng)
+        cells = attenuated(cells, surroundings.weather)
+        drops = surroundings.rng(f"{self.channel}/rain", t_us)
+        rain = rain_echoes(surroundings.weather, LOBE, carrier, _THRESHOLD_DB, drops)
+        found, signal_db = _found(cells, rain, rng)
         return RadarRecording(
             t_us=t_us,
             ego2global=carrier.sensor2global @ np.linalg.inv(self.sensor2ego),
@@ -218,14 +222,14 @@ def fluctuating(cells: Echoes, rng: np.random.Generator) -> Echoes:
     return cells._replace(section_m2=cells.section_m2 * np.maximum(rng.gamma(shape) / shape, 1e-6))
 
 
-def _found(cells: Echoes, rng: np.random.Generator) -> tuple[Echoes, np.ndarray]:
+def _found(cells: Echoes, rain: Echoes, rng: np.random.Generator) -> tuple[Echoes, np.ndarray]:
     """The 125 echoes that are reported, nearest first, and their power over the noise in dB.
 
     Of what lies above the threshold those of the largest cross-section fill the list; the threshold sinks as long as
     there are too few.
     """
     cells = fluctuating(cells, rng)
-    cells = Echoes(*(np.concatenate(pair) for pair in zip(cells, _false_alarms(rng), strict=True)))
+    cells = Echoes(*map(np.concatenate, zip(cells, _false_alarms(rng), rain, strict=True)))
     signal_db = LOBE.signal_db(cells)
     threshold_db = _THRESHOLD_DB
     if (signal_db > threshold_db).sum() < NUM_SLOTS < len(signal_db):

@@ -17,7 +17,8 @@ import numpy as np
 from perception.formats.radar4d import radar4d_bytes
 from perception.simulation.sensors.base import Surroundings
 from perception.simulation.sensors.radar import fluctuating, mounted
-from perception.simulation.sensors.radar_echoes import Carrier, Lobe, echoes_of, resolved, unit
+from perception.simulation.sensors.radar_echoes import Carrier, Echoes, Lobe, echoes_of, resolved, unit
+from perception.simulation.sensors.radar_weather import attenuated, rain_echoes
 
 MAX_POINTS = 1024
 PERIOD_S = 1 / 13
@@ -94,7 +95,11 @@ class Radar4d:
         """
         rng = surroundings.rng(self.channel, t_us)
         carrier = Carrier.of(surroundings, self.sensor2ego, t_us)
-        cells = fluctuating(resolved(echoes_of(surroundings, carrier, LOBE, t_us, rng), LOBE, carrier), rng)
+        cells = resolved(echoes_of(surroundings, carrier, LOBE, t_us, rng), LOBE, carrier)
+        cells = fluctuating(attenuated(cells, surroundings.weather), rng)
+        drops = surroundings.rng(f"{self.channel}/rain", t_us)
+        rain = rain_echoes(surroundings.weather, LOBE, carrier, _THRESHOLD_DB, drops)
+        cells = Echoes(*map(np.concatenate, zip(cells, rain, strict=True)))
         signal_db = LOBE.signal_db(cells)
         rows = np.nonzero(signal_db > _THRESHOLD_DB)[0]
         rows = rows[np.argsort(-cells.section_m2[rows], kind="stable")][:MAX_POINTS]

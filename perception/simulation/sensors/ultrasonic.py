@@ -12,7 +12,8 @@ and each fires 9 times a second. The slots of a sample end with its timestamp. N
 Bursts are coded, but what arrives from the partner of the same slot is suppressed by 20 dB only: strong echoes leak
 through, as crosstalk at a wrong distance. Diffraction and echoes over several surfaces are left out; the own car does
 not echo. Distances rest on the speed of sound at the temperature that the car measures, which errs, so that all
-distances of a scene are off by the same factor. `acoustics.py` holds the physics and its sources.
+distances of a scene are off by the same factor. Rain is heard where drops strike a membrane, at any time, as a sound
+that came from somewhere; fog is but humid air. `acoustics.py` holds the physics and its sources.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from perception.simulation.acoustics import (
     Report,
     detected,
     draw_air,
+    drop_strikes_per_s,
     echoed,
     sound_speed_m_s,
     threshold,
@@ -56,6 +58,7 @@ _FLIGHT_US = 16_000
 _LEAK = 10**-2.0
 _LEAK_STEP = 3  # every third ray will do for what leaks
 _LEVEL_NOISE_DB = 2.0
+_STRIKE = 0.1, 1.5  # decades over the threshold of hearing by which drops are heard
 _FAULT_CHANCE, _BLIND_CHANCE, _LOST_CHANCE, _FOREIGN_CHANCE = 0.004, 0.008, 0.003, 0.002
 
 _PLACES = (
@@ -87,7 +90,7 @@ class UltrasonicRecording:
         burst: the report.
         true_m: (R, 2) half the true way of the sound of each reported echo; NaN without echo.
         actor: (R, 2) int32 actor that most of an echo came from, -1 for none.
-        own: (R, 2) bool: whether it is the burst's own echo, no crosstalk and no foreign sound.
+        own: (R, 2) bool: whether it is the burst's own echo, no crosstalk, no foreign sound and no drop.
         air: of the scene.
     """
 
@@ -150,11 +153,13 @@ class Ultrasonic:
         lost, foreign = rng.random(count) < _LOST_CHANCE, rng.random(count) < _FOREIGN_CHANCE  # (R,)
         foreign_m = rng.uniform(0.3, MAX_RANGE_M, count)  # (R,)
         foreign_power = threshold(foreign_m) * 10 ** rng.uniform(0.1, 1.2, count)
-        reports = []
+        strikes, reports = self._drop_strikes(surroundings, t_us), []
         for row in range(count):
             heard = arrivals.of(row, gain[row])
             if foreign[row]:
                 heard = heard.with_foreign(foreign_m[row], foreign_power[row])
+            for distance_m, power in strikes[row]:
+                heard = heard.with_foreign(distance_m, power)
             reports.append(detected(heard, self._deaf_m(row)))
         state = np.array([report.state for report in reports], np.uint8)
         state = np.where(lost, EchoState.NOT_AVAILABLE, self._health(surroundings, state))
@@ -221,6 +226,21 @@ class Ultrasonic:
         power = echoed(hits, directions[near], ears) / back**2 * 10 ** (-air.absorption_db_m * (out + back) / 10)
         power *= _beam(-ears @ listener2global[:, :3, :3]) * powers[near]
         return _Arrivals((out + back) / 2, power, surroundings.known(hits.actor, t_us), near < len(_RAYS))
+
+    def _drop_strikes(self, surroundings: Surroundings, t_us: int) -> list[list[tuple[float, float]]]:
+        """Of the drops that strike each listener while it listens, half the way of an echo so late, and power."""
+        weather, count = surroundings.weather, len(self.listeners)
+        if weather.kind != "rain":
+            return [[]] * count
+        rng = surroundings.rng(f"{self.channel}/rain", t_us)
+        now, later = (surroundings.motion.ego2global(t_us + step) @ self.listener2ego for step in (0, _FLIGHT_US))
+        speed = np.einsum("ri,ri->r", (later - now)[:, :3, 3], now[:, :3, 0]) / (_FLIGHT_US * 1e-6)  # (R,)
+        strikes = []
+        for number in rng.poisson(drop_strikes_per_s(weather, speed) * SLOT_US * 1e-6).tolist():
+            distance_m = rng.uniform(0.3, MAX_RANGE_M, number)
+            power = threshold(distance_m) * 10 ** rng.uniform(*_STRIKE, number)
+            strikes.append(list(zip(distance_m.tolist(), power.tolist(), strict=True)))
+        return strikes
 
     def _deaf_m(self, row: int) -> float:
         """Below this half way a listener cannot hear: its membrane rings, or the burst itself passes by."""

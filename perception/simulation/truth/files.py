@@ -78,7 +78,6 @@ class TruthFiles:
             noted: (A,) bool, which actors have an annotation in it.
 
         Raises:
-            ValueError: the scene has more instances than panoptic labels can tell apart.
             OSError: a file cannot be written.
         """
         makers: dict[str, Callable[[_Keyframe], None]] = {
@@ -111,7 +110,9 @@ class TruthFiles:
 
     def _panoptic(self, it: _Keyframe) -> None:
         self._numbers = self._numbers or InstanceNumbers(len(it.noted))
-        labels = panoptic_labels(it.sweep, it.noted, self._numbers.at_keyframe(it.noted))
+        actor2world = self.surroundings.motion.actor2global(it.sweep.t_us)  # (A, 4, 4)
+        away_m = np.linalg.norm(actor2world[:, :2, 3] - it.sweep.ego2global[:2, 3], axis=1)  # (A,)
+        labels = panoptic_labels(it.sweep, it.noted, self._numbers.at_keyframe(it.noted, away_m))
         name = f"panoptic/{self.version}/{it.lidar}_panoptic.npz"
         self._write(name, panoptic_bytes(labels))
         self.panoptic.append(PointLabelRow(token=it.lidar, sample_data_token=it.lidar, filename=name))

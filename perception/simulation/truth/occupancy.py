@@ -6,7 +6,8 @@ hollow: as in Occ3D, which sees surfaces alone, nobody observes their inside, an
 labels and absent from the masks.
 
 Masks hold what can be seen from where the LiDAR is in the course of the scene and from the sample's cameras, and what
-points and pixels of the sample show besides.
+points and pixels of the sample show besides. They are those of clear air: rain, fog and darkness take nothing off them,
+so that a set by night is measured as one by day, and returns off drops, which are noise, mark nothing.
 
 Source: Tian et al., "Occ3D: A Large-Scale 3D Occupancy Prediction Benchmark for Autonomous Driving", NeurIPS 2023,
 section 4 (voxel densification, visibility by ray casting).
@@ -86,7 +87,7 @@ def scene_occupancy(
     from_lidar = _lidar_viewpoints(surroundings, sensors, sweep.t_us, global2ego)
     hidden = _hidden(surroundings, sweep.t_us, sweep.ego2global)
     mask_lidar = observed_cells(labels != FREE, OCCUPANCY_GRID, from_lidar, hidden)
-    _mark(mask_lidar, sweep.points[sweep.semantic > 0, :3], sensors.lidar.sensor2ego)  # (P', 3) returned
+    _mark(mask_lidar, sweep.points[sweep.semantic > 0, :3], sensors.lidar.sensor2ego)  # (P', 3) off surfaces
     from_cameras = []
     for camera, shot in zip(sensors.cameras, pictures, strict=True):
         camera2ego = global2ego @ shot.ego2global @ camera.sensor2ego
