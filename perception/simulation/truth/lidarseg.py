@@ -45,17 +45,17 @@ class InstanceNumbers:
 def panoptic_labels(sweep: LidarRecording, noted: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """The panoptic label of each point.
 
-        A point belongs to the actor that its ray met, even where noise or the time within the sweep puts it beside the
-        actor's box. Points of actors without an annotation are 0, as Panoptic nuScenes leaves things without a box out; so are
-    returns off rain and fog, which are noise.
+    A point belongs to the actor that its ray met, even where noise or the time within the sweep puts it beside the
+    actor's box. Points of actors without an annotation are 0, as Panoptic nuScenes leaves things without a box out; so
+    are returns off rain and fog, which are noise.
 
-        Args:
-            sweep: the points of a keyframe.
-            noted: (A,) bool, which actors have an annotation in it.
-            numbers: (A,) from `InstanceNumbers`.
+    Args:
+        sweep: the points of a keyframe.
+        noted: (A,) bool, which actors have an annotation in it.
+        numbers: (A,) from `InstanceNumbers`.
 
-        Returns:
-            (P,) uint16, 1000 * category + instance.
+    Returns:
+        (P,) uint16, 1000 * category + instance.
     """
     category = sweep.semantic.astype(np.int64)  # (P,)
     thing = (category > 0) & (category < FIRST_STUFF)
