@@ -25,7 +25,7 @@ class Approach:
         at_end: whether it is the road's end or its start.
         junction: index of the junction.
         phase: signal phase.
-        control: "TRAFFIC_LIGHT", "STOP_SIGN" or "" (right of way).
+        control: "TRAFFIC_LIGHT", "STOP_SIGN", "YIELD" or "" (right of way).
         crossing: whether people cross there.
         mouth_m: distance from the junction's centre, along the road, to where the kerb is straight.
         setback_m: distance to where its lanes end.
@@ -112,31 +112,64 @@ def draw_approaches(rng: np.random.Generator, network: Network) -> list[Approach
     """
     approaches = []
     for junction in range(len(network.centers)):
-        ends = [(i, False) for i, road in enumerate(network.roads) if road.start == junction]
-        ends += [(i, True) for i, road in enumerate(network.roads) if road.end == junction]
-        roads = [network.roads[i] for i, _ in ends]
-        lines = [outward(road, at_end) for road, (_, at_end) in zip(roads, ends, strict=True)]
-        phases = [road.phases[at_end] for road, (_, at_end) in zip(roads, ends, strict=True)]
-        mouths = _mouths(roads, lines)
-        for k, control in enumerate(_controls(rng, roads, phases)):
+        meeting = _Meeting(network, junction)
+        for k, control in enumerate(_controls(rng, meeting.roads, meeting.phases)):
             crossing = control != "" or rng.random() < 0.25
-            setback = mouths[k] + (0.4 + CROSSING_M + 1.0 if crossing else 0.6)
-            approaches.append(
-                Approach(
-                    road=ends[k][0],
-                    at_end=ends[k][1],
-                    junction=junction,
-                    phase=phases[k],
-                    control=control or ("YIELD" if crossing else ""),
-                    crossing=crossing,
-                    mouth_m=float(mouths[k]),
-                    setback_m=float(setback),
-                    line=lines[k],
-                    lanes=roads[k].lanes,
-                    half_width_m=roads[k].half_width_m,
-                )
-            )
+            approaches.append(meeting.approach(k, control or ("YIELD" if crossing else ""), crossing))
     return approaches
+
+
+def draw_country_approaches(rng: np.random.Generator, network: Network) -> list[Approach]:
+    """Draws how country roads meet: the minor ones stop or give way, and at one place people cross.
+
+    Args:
+        rng: where the randomness comes from.
+        network: roads and junctions.
+
+    Returns:
+        Two approaches for each road, in the order of the junctions.
+    """
+    approaches = []
+    hamlet = int(rng.integers(len(network.centers)))
+    for junction in range(len(network.centers)):
+        meeting = _Meeting(network, junction)
+        minor = "STOP_SIGN" if rng.random() < 0.5 else "YIELD"
+        crossed = meeting.phases.index(0) if junction == hamlet else -1
+        for k, phase in enumerate(meeting.phases):
+            control = minor if phase else "YIELD" if k == crossed else ""
+            approaches.append(meeting.approach(k, control, k == crossed))
+    return approaches
+
+
+class _Meeting:
+    """The ends of roads that meet at a junction, roads that begin there first."""
+
+    def __init__(self, network: Network, junction: int) -> None:
+        self._junction = junction
+        self._ends = [(i, False) for i, road in enumerate(network.roads) if road.start == junction]
+        self._ends += [(i, True) for i, road in enumerate(network.roads) if road.end == junction]
+        self.roads = [network.roads[i] for i, _ in self._ends]
+        self.phases = [road.phases[at_end] for road, (_, at_end) in zip(self.roads, self._ends, strict=True)]
+        self._lines = [outward(road, at_end) for road, (_, at_end) in zip(self.roads, self._ends, strict=True)]
+        self._mouths = _mouths(self.roads, self._lines)
+
+    def approach(self, k: int, control: str, crossing: bool) -> Approach:
+        """The k-th end as it is controlled, with or without a crossing."""
+        index, at_end = self._ends[k]
+        setback = self._mouths[k] + (0.4 + CROSSING_M + 1.0 if crossing else 0.6)
+        return Approach(
+            road=index,
+            at_end=at_end,
+            junction=self._junction,
+            phase=self.phases[k],
+            control=control,
+            crossing=crossing,
+            mouth_m=float(self._mouths[k]),
+            setback_m=float(setback),
+            line=self._lines[k],
+            lanes=self.roads[k].lanes,
+            half_width_m=self.roads[k].half_width_m,
+        )
 
 
 def road_middles(network: Network, approaches: Sequence[Approach]) -> list[np.ndarray]:

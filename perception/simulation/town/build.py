@@ -6,13 +6,14 @@ import numpy as np
 from shapely.geometry import Polygon
 
 from perception.simulation.materials import town_materials
-from perception.simulation.mesh import merge
+from perception.simulation.mesh import Mesh, merge
 from perception.simulation.town.buildings import draw_buildings, draw_style
+from perception.simulation.town.countryside import build_countryside
 from perception.simulation.town.districts import DISTRICT_M, LOCATIONS, district_origin
 from perception.simulation.town.furnish import furnish
-from perception.simulation.town.plan import draw_plan
+from perception.simulation.town.plan import Plan, draw_plan
 from perception.simulation.town.surfaces import ground, markings, patches
-from perception.simulation.town.town import LANDSCAPES, Landscape, Town
+from perception.simulation.town.town import LANDSCAPES, Landscape, SignalHead, Town
 
 _OWN_SEEDS = {"train": (2, 0), "val": (4, 1), "test": (4, 3)}
 """By split, what a town's seed is multiplied with and raised by: towns of two splits have nothing in common."""
@@ -51,13 +52,12 @@ def build_town(
     origin_m = district_origin(location, district)
     factor, summand = _OWN_SEEDS[split]
     own_seed = factor * seed + summand
-    plan = draw_plan(own_seed, drives_on_the_right=location.startswith("boston"))
+    plan = draw_plan(own_seed, location.startswith("boston"), landscape)
     assert max(plan.size_m) <= DISTRICT_M, "towns fit their districts by the spacing of their roads"
-    style_rng, building_rng, furniture_rng, patch_rng = (np.random.default_rng([own_seed, k]) for k in (2, 3, 4, 5))
-    taken: list[Polygon] = []
-    buildings, sites = draw_buildings(building_rng, draw_style(style_rng, split), plan, taken)
-    furniture, signal_heads = furnish(furniture_rng, plan, sites, taken)
-    mesh = merge([ground(plan), markings(plan), patches(patch_rng, plan), buildings, furniture])
+    if landscape == "rural":
+        mesh, signal_heads = build_countryside(own_seed, split, plan), list[SignalHead]()
+    else:
+        mesh, signal_heads = _build_streets(own_seed, split, plan)
     return Town(
         name=f"{split}-{seed}",
         seed=seed,
@@ -78,3 +78,12 @@ def build_town(
         signal_heads=tuple(signal_heads),
         landscape=landscape,
     )
+
+
+def _build_streets(seed: int, split: str, plan: Plan) -> tuple[Mesh, list[SignalHead]]:
+    """The static world of a town, and the faces of its traffic lights."""
+    style_rng, building_rng, furniture_rng, patch_rng = (np.random.default_rng([seed, k]) for k in (2, 3, 4, 5))
+    taken: list[Polygon] = []
+    buildings, sites = draw_buildings(building_rng, draw_style(style_rng, split), plan, taken)
+    furniture, signal_heads = furnish(furniture_rng, plan, sites, taken)
+    return merge([ground(plan), markings(plan), patches(patch_rng, plan), buildings, furniture]), signal_heads

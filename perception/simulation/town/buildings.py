@@ -11,7 +11,8 @@ from shapely.prepared import prep
 
 from perception.simulation.mesh import Mesh, Paint, cuboid, merge, paint, placed, wall
 from perception.simulation.town import curves, facades
-from perception.simulation.town.plan import Block, Plan, polygons
+from perception.simulation.town.blocks import Block, polygons
+from perception.simulation.town.plan import Plan
 from perception.simulation.town.surfaces import PLOT_Z_M
 
 

@@ -15,9 +15,10 @@ from shapely.ops import unary_union
 from perception.simulation.mesh import Mesh, merge, paint, placed, quads
 from perception.simulation.town import curves, furniture, plants
 from perception.simulation.town.approaches import CROSSING_M
+from perception.simulation.town.blocks import Block, polygons
 from perception.simulation.town.buildings import Site
 from perception.simulation.town.network import LANE_WIDTH_M
-from perception.simulation.town.plan import WALKING_LINE_M, Block, Plan, polygons
+from perception.simulation.town.plan import WALKING_LINE_M, Plan
 from perception.simulation.town.surfaces import PLOT_Z_M, sheet
 from perception.simulation.town.town import KERB_HEIGHT_M, SignalHead
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from perception.simulation.town import curves
 from perception.simulation.town.approaches import CORNER_RADIUS_M, Approach, road_middles
-from perception.simulation.town.network import GUTTER_M, LANE_WIDTH_M, Network
+from perception.simulation.town.network import GUTTER_M, LANE_WIDTH_M, Network, Road
 from perception.simulation.town.town import Lane
 
-_ARTERIAL_MPS = 13.4
-_STREET_MPS = 9.0
 _TURN_MPS = 5.0
+_GIVING_WAY_MPS = 7.0
+_PASSING_MPS = 13.4
 _NEAR_RADIUS_M = CORNER_RADIUS_M + GUTTER_M + LANE_WIDTH_M / 2
 """Radius of a turn around the near corner: concentric with the rounded kerb."""
 
@@ -28,22 +28,21 @@ class LaneGraph:
     leaving: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
 
 
-def _add_road_lanes(graph: LaneGraph, middle: np.ndarray, lanes: int, ends: tuple[int, int]) -> None:
+def _add_road_lanes(graph: LaneGraph, middle: np.ndarray, road: Road, ends: tuple[int, int]) -> None:
     """Adds the lanes of one road in both directions; `ends` are its approaches at start and end."""
-    speed = _ARTERIAL_MPS if lanes > 1 else _STREET_MPS
     for line, source, target in ((middle, *ends), (middle[::-1], *ends[::-1])):
         base = len(graph.lanes)
-        for k in range(lanes):
+        for k in range(road.lanes):
             graph.lanes.append(
                 Lane(
                     id=base + k,
                     centerline=curves.shifted(line, -(k + 0.5) * LANE_WIDTH_M),
                     width_m=LANE_WIDTH_M,
                     left=base + k - 1 if k else None,
-                    right=base + k + 1 if k + 1 < lanes else None,
+                    right=base + k + 1 if k + 1 < road.lanes else None,
                     successors=(),
                     predecessors=(),
-                    speed_limit_mps=speed,
+                    speed_limit_mps=road.speed_limit_mps,
                 )
             )
             graph.leaving[source].append(base + k)
@@ -144,7 +143,21 @@ def lane_graph(network: Network, approaches: list[Approach]) -> LaneGraph:
     graph = LaneGraph()
     for index, middle in enumerate(road_middles(network, approaches)):
         ends = sorted((i for i, a in enumerate(approaches) if a.road == index), key=lambda i: approaches[i].at_end)
-        _add_road_lanes(graph, middle, network.roads[index].lanes, (ends[0], ends[1]))
+        _add_road_lanes(graph, middle, network.roads[index], (ends[0], ends[1]))
     for junction in range(len(network.centers)):
         _add_connectors(graph, approaches, junction)
     return graph
+
+
+def slow_at_junctions(graph: LaneGraph, approaches: list[Approach]) -> None:
+    """Lowers the speed limits of connectors where roads are fast: to what lets a car give way, or be given way.
+
+    Args:
+        graph: lanes and connectors; changed in place.
+        approaches: how the roads meet.
+    """
+    gives_way = {lane for i, lanes in graph.arriving.items() if approaches[i].control for lane in lanes}
+    for lane in graph.lanes:
+        if lane.junction is not None:
+            most = _GIVING_WAY_MPS if gives_way.intersection(lane.predecessors) else _PASSING_MPS
+            graph.lanes[lane.id] = replace(lane, speed_limit_mps=min(lane.speed_limit_mps, most))

@@ -14,6 +14,9 @@ GUTTER_M = 0.35
 MARGIN_M = 88.0
 """Distance from the outermost junctions to the edge of the map: more than the 60 m that map drawings need."""
 
+_ARTERIAL_MPS = 13.4
+_STREET_MPS = 9.0
+
 Edge = tuple[int, int]
 
 
@@ -28,6 +31,7 @@ class Road:
         lanes: lanes in each direction.
         phases: signal phase of its approach at the start and at the end.
         parking: whether there are bays on its left and on its right side.
+        speed_limit_mps: speed limit in m/s.
     """
 
     line: np.ndarray
@@ -36,6 +40,7 @@ class Road:
     lanes: int
     phases: tuple[int, int]
     parking: tuple[bool, bool]
+    speed_limit_mps: float
 
     @property
     def half_width_m(self) -> float:
@@ -61,10 +66,18 @@ class Network:
 
 
 @dataclass(frozen=True, eq=False)
-class _Grid:
-    """Nodes of the bent grid, row by row, and the pieces that exist: edges run right or up."""
+class Grid:
+    """A bent grid of roads.
 
-    nodes: np.ndarray  # (rows * columns, 2)
+    Attributes:
+        nodes: (rows * columns, 2) row by row.
+        rows: how many.
+        columns: how many.
+        edges: the pieces that exist; they run right or up.
+        arterial: those of the main roads.
+    """
+
+    nodes: np.ndarray
     rows: int
     columns: int
     edges: list[Edge]
@@ -89,8 +102,17 @@ def _connected(num_nodes: int, edges: list[Edge]) -> bool:
     return len(reached) == num_nodes
 
 
-def _left_out(rng: np.random.Generator, grid: _Grid, count: int) -> list[Edge]:
-    """The edges without some inner ones; every node keeps at least two, and the rest hangs together."""
+def without_some(rng: np.random.Generator, grid: Grid, count: int) -> list[Edge]:
+    """The edges of a grid without some inner ones of its minor roads.
+
+    Args:
+        rng: where the randomness comes from.
+        grid: all pieces.
+        count: how many to leave out, where there is a choice.
+
+    Returns:
+        Pieces that hang together, at least two at every node.
+    """
     edges = list(grid.edges)
     inner = [e for e in edges if e not in grid.arterial and not _on_rim(grid, e)]
     for edge in [inner[i] for i in rng.permutation(len(inner))]:
@@ -101,12 +123,12 @@ def _left_out(rng: np.random.Generator, grid: _Grid, count: int) -> list[Edge]:
     return edges
 
 
-def _on_rim(grid: _Grid, edge: Edge) -> bool:
+def _on_rim(grid: Grid, edge: Edge) -> bool:
     (ra, ca), (rb, cb) = (divmod(node, grid.columns) for node in edge)
     return (ra == rb and ra in (0, grid.rows - 1)) or (ca == cb and ca in (0, grid.columns - 1))
 
 
-def _bent_grid(rng: np.random.Generator) -> _Grid:
+def _bent_grid(rng: np.random.Generator) -> Grid:
     """A grid with uneven spacing, waves and jitter, one four-lane row and one four-lane column."""
     rows, columns = [(4, 4), (4, 4), (3, 5), (5, 3)][rng.integers(4)]
     xs = np.cumsum(rng.uniform(84, 116, columns))
@@ -121,11 +143,11 @@ def _bent_grid(rng: np.random.Generator) -> _Grid:
     main_row = index[rng.integers(1, rows - 1)]
     main_column = index[:, rng.integers(1, columns - 1)]
     arterial = {(int(a), int(b)) for main in (main_row, main_column) for a, b in pairwise(main)}
-    grid = _Grid(nodes, rows, columns, across + along, arterial)
-    return _Grid(nodes, rows, columns, _left_out(rng, grid, int(rng.integers(1, 3))), arterial)
+    grid = Grid(nodes, rows, columns, across + along, arterial)
+    return Grid(nodes, rows, columns, without_some(rng, grid, int(rng.integers(1, 3))), arterial)
 
 
-def _tangent(grid: _Grid, node: int, other: int) -> np.ndarray:
+def _tangent(grid: Grid, node: int, other: int) -> np.ndarray:
     """The direction in which the road from `node` to `other` leaves `node`; opposite arms share a line."""
     towards = grid.nodes[other] - grid.nodes[node]
     opposite = 2 * node - other
@@ -141,7 +163,7 @@ def _tangent(grid: _Grid, node: int, other: int) -> np.ndarray:
     return curves.unit(across + 0.5 * curves.unit(towards))
 
 
-def _piece(grid: _Grid, a: int, b: int) -> np.ndarray:
+def _piece(grid: Grid, a: int, b: int) -> np.ndarray:
     """(N, 2) the road's middle between two neighbouring nodes."""
     start, end = grid.nodes[a], grid.nodes[b]
     handle = np.linalg.norm(end - start) / 3
@@ -149,8 +171,29 @@ def _piece(grid: _Grid, a: int, b: int) -> np.ndarray:
     return curves.bezier(np.array(controls), 200)
 
 
-def _chains(grid: _Grid) -> list[list[int]]:
-    """Nodes along each road, from junction to junction; a node with two arms is a bend of one road."""
+def line_along(grid: Grid, chain: list[int]) -> np.ndarray:
+    """The middle of a road.
+
+    Args:
+        grid: where its nodes lie.
+        chain: its nodes.
+
+    Returns:
+        (N, 2) closely spaced points from the first node to the last.
+    """
+    pieces = [_piece(grid, a, b) for a, b in pairwise(chain)]
+    return np.concatenate([pieces[0], *(piece[1:] for piece in pieces[1:])])
+
+
+def chains_of(grid: Grid) -> list[list[int]]:
+    """The roads of a grid; a node with two arms is a bend of one road.
+
+    Args:
+        grid: pieces between nodes.
+
+    Returns:
+        Nodes along each road, from junction to junction.
+    """
     junctions = [n for n in range(len(grid.nodes)) if len(grid.neighbours(n)) > 2]
     chains = []
     for start in junctions:
@@ -164,8 +207,17 @@ def _chains(grid: _Grid) -> list[list[int]]:
     return chains
 
 
-def _phase(grid: _Grid, node: int, other: int) -> int:
-    """0 for the main pair of arms of a junction, 1 for the rest."""
+def phase_at(grid: Grid, node: int, other: int) -> int:
+    """The signal phase of one arm of a junction.
+
+    Args:
+        grid: pieces between nodes.
+        node: the junction.
+        other: where the arm leads.
+
+    Returns:
+        0 for the main pair of arms, 1 for the rest.
+    """
     neighbours = grid.neighbours(node)
     pairs = [n for n in neighbours if 2 * node - n in neighbours]
     arterial = [n for n in pairs if (min(n, node), max(n, node)) in grid.arterial]
@@ -188,22 +240,21 @@ def draw_network(rng: np.random.Generator) -> Network:
     turned = grid.nodes @ turn.T
     low, high = turned.min(axis=0), turned.max(axis=0)
     size = np.ceil(10 * (high - low + 2 * MARGIN_M)) / 10
-    grid = _Grid(turned - low + MARGIN_M, grid.rows, grid.columns, grid.edges, grid.arterial)
-    chains = _chains(grid)
+    grid = Grid(turned - low + MARGIN_M, grid.rows, grid.columns, grid.edges, grid.arterial)
+    chains = chains_of(grid)
     junctions = sorted({node for chain in chains for node in (chain[0], chain[-1])})
     roads = []
     for chain in chains:
-        pieces = [_piece(grid, a, b) for a, b in pairwise(chain)]
-        line = np.concatenate([pieces[0], *(piece[1:] for piece in pieces[1:])])
         arterial = (min(chain[:2]), max(chain[:2])) in grid.arterial
         roads.append(
             Road(
-                line=curves.resampled(line, 2.0),
+                line=curves.resampled(line_along(grid, chain), 2.0),
                 start=junctions.index(chain[0]),
                 end=junctions.index(chain[-1]),
                 lanes=2 if arterial else 1,
-                phases=(_phase(grid, chain[0], chain[1]), _phase(grid, chain[-1], chain[-2])),
+                phases=(phase_at(grid, chain[0], chain[1]), phase_at(grid, chain[-1], chain[-2])),
                 parking=(bool(rng.random() < 0.85), bool(rng.random() < 0.85)) if not arterial else (False, False),
+                speed_limit_mps=_ARTERIAL_MPS if arterial else _STREET_MPS,
             )
         )
     return Network((float(size[0]), float(size[1])), grid.nodes[junctions], tuple(roads), angle)

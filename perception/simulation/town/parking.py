@@ -1,4 +1,4 @@
-"""Places to park: bays along the kerb and car parks inside blocks."""
+"""Places to park: bays along the kerb, lay-bys, and car parks inside blocks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from perception.simulation.town.town import ParkingSlot
 BAY_WIDTH_M = 2.4
 _BAY_LENGTH_M = 6.2
 _TAPER_M = 1.6
+_LAY_BY_WIDTH_M = 3.0
+_LAY_BY_TAPER_M = 7.0
 _OVERLAP_M = 0.25
 _STALL_M = (5.0, 2.6)
 _AISLE_M = 6.4
@@ -24,10 +26,11 @@ _DRIVEWAY_M = 6.4
 
 @dataclass(frozen=True, eq=False)
 class Bays:
-    """A row of bays along a road: its area and its places."""
+    """A row of bays along a road: its area, its places, and (N, 2) the edge of the carriageway beside it."""
 
     polygon: Polygon
     slots: tuple[ParkingSlot, ...]
+    kerb: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,20 +78,51 @@ def draw_bays(rng: np.random.Generator, network: Network, approaches: Sequence[A
     return rows
 
 
-def _bays(line: np.ndarray, start_m: float, count: int, kerb_m: float) -> Bays:
+def draw_lay_bys(rng: np.random.Generator, network: Network, approaches: Sequence[Approach]) -> list[Bays]:
+    """Draws lay-bys along country roads, on one side and the other in turn.
+
+    Args:
+        rng: where the randomness comes from.
+        network: roads and junctions.
+        approaches: how the roads meet.
+
+    Returns:
+        Rows of a few places each, with long tapers.
+    """
+    rows = []
+    for index, road in enumerate(network.roads):
+        first, last = sorted((a for a in approaches if a.road == index), key=lambda a: a.at_end)
+        start, side = first.setback_m + rng.uniform(22.0, 45.0), int(rng.choice([1, -1]))
+        count, end = int(rng.integers(2, 5)), curves.length(road.line) - last.setback_m - 22.0
+        while start + count * _BAY_LENGTH_M < end:
+            rows.append(_bays(road.line, start, count, side * road.half_width_m, (_LAY_BY_WIDTH_M, _LAY_BY_TAPER_M)))
+            start += count * _BAY_LENGTH_M + rng.uniform(60.0, 100.0)
+            count, side = int(rng.integers(2, 5)), -side
+    return rows
+
+
+def _bays(
+    line: np.ndarray,
+    start_m: float,
+    count: int,
+    kerb_m: float,
+    width_and_taper_m: tuple[float, float] = (BAY_WIDTH_M, _TAPER_M),
+) -> Bays:
     """Bays beside a road, whose kerb lies `kerb_m` left of its middle (right where negative)."""
     side = np.sign(kerb_m)
+    width_m, taper_m = width_and_taper_m
     end_m = start_m + count * _BAY_LENGTH_M
-    knots = np.concatenate([[start_m - _TAPER_M], np.linspace(start_m, end_m, 2 * count + 1), [end_m + _TAPER_M]])
+    knots = np.concatenate([[start_m - taper_m], np.linspace(start_m, end_m, 2 * count + 1), [end_m + taper_m]])
     part = curves.at(line, knots)  # (K, 2)
-    widths = np.full(len(knots), BAY_WIDTH_M)
+    widths = np.full(len(knots), width_m)
     widths[[0, -1]] = 0.0
     near, far = curves.shifted(part, kerb_m - side * _OVERLAP_M), curves.shifted(part, kerb_m + side * widths)
     slots = []
     for k in range(count):
-        x, y, yaw = curves.pose_at(line, start_m + (k + 0.5) * _BAY_LENGTH_M, kerb_m + side * BAY_WIDTH_M / 2)
-        slots.append(ParkingSlot(x, y, yaw + (np.pi if side > 0 else 0.0), _BAY_LENGTH_M, BAY_WIDTH_M))
-    return Bays(Polygon(np.concatenate([near, far[-2:0:-1]])), tuple(slots))
+        x, y, yaw = curves.pose_at(line, start_m + (k + 0.5) * _BAY_LENGTH_M, kerb_m + side * width_m / 2)
+        slots.append(ParkingSlot(x, y, yaw + (np.pi if side > 0 else 0.0), _BAY_LENGTH_M, width_m))
+    kerb = curves.shifted(part, kerb_m)
+    return Bays(Polygon(np.concatenate([near, far[-2:0:-1]])), tuple(slots), kerb)
 
 
 def draw_car_park(

@@ -7,41 +7,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from shapely import affinity
-from shapely.geometry import LineString, Point, Polygon, box
+from shapely.geometry import LineString, Point, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import polygonize, unary_union
 
 from perception.simulation.town import curves
-from perception.simulation.town.approaches import CORNER_RADIUS_M, Approach, draw_approaches, road_middles
-from perception.simulation.town.lanes import LaneGraph, lane_graph
+from perception.simulation.town.approaches import (
+    CORNER_RADIUS_M,
+    Approach,
+    draw_approaches,
+    draw_country_approaches,
+    road_middles,
+)
+from perception.simulation.town.blocks import SIDEWALK_M, Block, country_blocks, polygons, town_blocks, without_holes
+from perception.simulation.town.country_network import draw_country_network
+from perception.simulation.town.lanes import LaneGraph, lane_graph, slow_at_junctions
 from perception.simulation.town.network import LANE_WIDTH_M, Network, draw_network
-from perception.simulation.town.parking import CarPark, draw_bays, draw_car_park, mouth_line
-from perception.simulation.town.town import Crossing, Divider, Junction, Lane, ParkingSlot, StopLine
+from perception.simulation.town.parking import Bays, CarPark, draw_bays, draw_car_park, draw_lay_bys, mouth_line
+from perception.simulation.town.town import Crossing, Divider, Junction, Landscape, Lane, ParkingSlot, StopLine
 
-SIDEWALK_M = 3.2
 WALKING_LINE_M = 2.0
 """Distance of the line along which people walk from the kerb."""
-
-BLOCK_KINDS = ("downtown", "residential", "park", "mixed")
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Land between roads.
-
-    Attributes:
-        land: all that lies above the kerb.
-        walkway: the pavement along the kerb.
-        plots: the land behind the walkways, car park left out.
-        kind: one of `BLOCK_KINDS`, or "outskirts" for what surrounds the town.
-        paths: footpaths through a park.
-    """
-
-    land: BaseGeometry
-    walkway: BaseGeometry
-    plots: BaseGeometry
-    kind: str
-    paths: BaseGeometry
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +35,14 @@ class Plan:
     """Everything that a town has in two dimensions; attributes as in `Town`, and what building needs besides.
 
     Attributes:
+        landscape: "town" or "rural".
         side: 1 where traffic keeps to the right, -1 where it keeps to the left.
         approaches: how the roads meet; in the same order as the ends of the roads.
         blocks: the land between and around the roads.
         car_parks: car parks inside blocks.
     """
 
+    landscape: Landscape
     size_m: tuple[float, float]
     side: int
     lanes: tuple[Lane, ...]
@@ -68,35 +56,6 @@ class Plan:
     approaches: tuple[Approach, ...]
     blocks: tuple[Block, ...]
     car_parks: tuple[CarPark, ...]
-
-
-def polygons(shape: BaseGeometry, least_m2: float = 0.5) -> list[Polygon]:
-    """The polygons of a shape.
-
-    Args:
-        shape: any geometry.
-        least_m2: smaller ones are left out.
-
-    Returns:
-        Its polygons.
-    """
-    parts = getattr(shape, "geoms", [shape])
-    return [part for part in parts if isinstance(part, Polygon) and part.area >= least_m2]
-
-
-def without_holes(shape: BaseGeometry, center: np.ndarray) -> list[Polygon]:
-    """A shape cut along the lines through a point into polygons that have no holes.
-
-    Args:
-        shape: rings around the point, or polygons without holes.
-        center: (2,) the point.
-
-    Returns:
-        Polygons that together make the shape.
-    """
-    far, (x, y) = 2000.0, center
-    quarters = [box(x, y, far, far), box(-far, y, x, far), box(-far, -far, x, y), box(x, -far, far, y)]
-    return [part for quarter in quarters for part in polygons(shape.intersection(quarter))]
 
 
 def _road_surface(network: Network) -> Polygon:
@@ -122,45 +81,6 @@ def _faces(
         cuts += [LineString(sides[:, end]) for end in (0, -1)]
     faces = polygonize(unary_union([drivable.boundary, *cuts]))
     return [face for face in faces if drivable.contains(face.representative_point())]
-
-
-def _block_kinds(rng: np.random.Generator, count: int) -> list[str]:
-    """The kinds of the inner blocks: each kind at least once where there is room."""
-    kinds = list(BLOCK_KINDS) + list(rng.choice(["downtown", "residential", "mixed", "mixed"], max(count, 4)))
-    return [str(kinds[i]) for i in rng.permutation(count)]
-
-
-def _paths(rng: np.random.Generator, plots: Polygon, kind: str) -> BaseGeometry:
-    """Two footpaths that cross in the middle of a park; nothing in other blocks."""
-    if kind != "park":
-        return Polygon()
-    center = np.array(plots.centroid.coords[0])
-    angle = rng.uniform(0, np.pi)
-    strips = []
-    for turn in (angle, angle + rng.uniform(1.1, 1.9)):
-        reach = 150 * np.array([np.cos(turn), np.sin(turn)])
-        bend = center + rng.uniform(-4, 4, 2)
-        line = LineString([center - reach, bend, center + reach])
-        strips.append(line.buffer(1.3, cap_style="flat", join_style="mitre"))
-    return unary_union(strips).intersection(plots.buffer(0.05))
-
-
-def _blocks(
-    rng: np.random.Generator, surface: Polygon, car_parks: Sequence[CarPark], size_m: tuple[float, float]
-) -> list[Block]:
-    """The land in the gaps of the road surface, and around it."""
-    built = unary_union([shape for park in car_parks for shape in (park.polygon, park.driveway)])
-    blocks = []
-    inner = [Polygon(ring) for ring in surface.interiors]
-    for whole, kind in zip(inner, _block_kinds(rng, len(inner)), strict=True):
-        land, behind = whole.difference(built), whole.buffer(-SIDEWALK_M)
-        plots = behind.difference(built)
-        blocks.append(Block(land, land.difference(behind), plots, kind, _paths(rng, plots, kind)))
-    town = Polygon(surface.exterior)
-    around = town.buffer(SIDEWALK_M)
-    world = box(-160, -160, size_m[0] + 160, size_m[1] + 160)
-    outskirts = Block(world.difference(town), around.difference(town), world.difference(around), "outskirts", Polygon())
-    return [*blocks, outskirts]
 
 
 def _stop_lines_and_crossings(
@@ -213,7 +133,8 @@ def _rings(surface: Polygon) -> list[np.ndarray]:
 
 def _walkways(blocks: Sequence[Block]) -> list[Polygon]:
     """Walkways without holes, cut where lines through the middle of their block meet them."""
-    parts = [without_holes(block.walkway, np.array(block.walkway.envelope.centroid.coords[0])) for block in blocks]
+    walkways = [block.walkway for block in blocks if not block.walkway.is_empty]
+    parts = [without_holes(walkway, np.array(walkway.envelope.centroid.coords[0])) for walkway in walkways]
     return [part for of_block in parts for part in of_block] + [p for block in blocks for p in polygons(block.paths)]
 
 
@@ -230,31 +151,49 @@ def _junctions(
     return junctions
 
 
-def draw_plan(seed: int, drives_on_the_right: bool = True) -> Plan:
+def _roads(seed: int, landscape: Landscape) -> tuple[np.random.Generator, Network, list[Approach], list[Bays]]:
+    """The roads of a landscape, and where the randomness of the rest comes from."""
+    if landscape == "rural":
+        rng = np.random.default_rng([seed, 6])
+        network = draw_country_network(rng)
+        approaches = draw_country_approaches(rng, network)
+        return rng, network, approaches, draw_lay_bys(rng, network, approaches)
+    rng = np.random.default_rng([seed, 1])
+    network = draw_network(rng)
+    approaches = draw_approaches(rng, network)
+    return rng, network, approaches, draw_bays(rng, network, approaches)
+
+
+def draw_plan(seed: int, drives_on_the_right: bool = True, landscape: Landscape = "town") -> Plan:
     """Draws the plan of a town.
 
     Args:
         seed: the town's seed.
         drives_on_the_right: the side of traffic; the other side is the mirror image.
+        landscape: "town", or "rural" for country roads through fields.
 
     Returns:
         The plan.
     """
-    rng = np.random.default_rng([seed, 1])
-    network = draw_network(rng)
-    approaches = draw_approaches(rng, network)
+    rural = landscape == "rural"
+    rng, network, approaches, bays = _roads(seed, landscape)
     graph = lane_graph(network, approaches)
-    bays = draw_bays(rng, network, approaches)
+    if rural:
+        slow_at_junctions(graph, approaches)
     surface = unary_union([_road_surface(network), *(row.polygon for row in bays)]).simplify(0.012)
     inner = sorted((Polygon(ring).buffer(-SIDEWALK_M) for ring in surface.interiors), key=lambda land: -land.area)
-    drawn = [draw_car_park(rng, network, approaches, land, bays) for land in inner[:3]]
+    drawn = [draw_car_park(rng, network, approaches, land, bays) for land in inner[: 1 if rural else 3]]
     car_parks = [park for park in drawn if park is not None]
     drivable = unary_union([surface, *(shape for park in car_parks for shape in (park.polygon, park.driveway))])
     middles = road_middles(network, approaches)
     faces = _faces(drivable, network, middles, car_parks)
-    blocks = _blocks(rng, surface, car_parks, network.size_m)
     stops, crossings, stop_of = _stop_lines_and_crossings(approaches, graph)
     dividers = _dividers(network, middles)
+    if rural:
+        blocks = country_blocks(surface, car_parks, [crossing.polygon for crossing in crossings], network.size_m)
+        dividers += [Divider(row.kerb[1:-1], "lane") for row in bays]
+    else:
+        blocks = town_blocks(rng, surface, car_parks, network.size_m)
     areas = _lane_areas(network, graph.lanes, middles) | {
         "drivable_area": faces,
         "road_segment": [face for face in faces if not any(park.polygon.intersects(face) for park in car_parks)],
@@ -265,6 +204,7 @@ def draw_plan(seed: int, drives_on_the_right: bool = True) -> Plan:
     }
     places = [row.slots for row in bays] + [park.slots for park in car_parks]
     plan = Plan(
+        landscape=landscape,
         size_m=network.size_m,
         side=1,
         lanes=tuple(replace(lane, stop_line=stop_of.get(lane.id)) for lane in graph.lanes),
@@ -314,6 +254,7 @@ def mirrored(plan: Plan) -> Plan:
 
     turns = {"left": "right", "right": "left"}
     return Plan(
+        landscape=plan.landscape,
         size_m=plan.size_m,
         side=-plan.side,
         lanes=tuple(

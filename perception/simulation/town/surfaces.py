@@ -9,8 +9,9 @@ from shapely.geometry.base import BaseGeometry
 from perception.simulation.mesh import Mesh, Paint, flat, merge, paint, quads, ribbon, wall
 from perception.simulation.town import curves
 from perception.simulation.town.approaches import CROSSING_M
+from perception.simulation.town.blocks import Block, polygons
 from perception.simulation.town.network import GUTTER_M, LANE_WIDTH_M
-from perception.simulation.town.plan import Block, Plan, polygons
+from perception.simulation.town.plan import Plan
 from perception.simulation.town.town import KERB_HEIGHT_M
 
 _ROAD = "flat.driveable_surface"
@@ -130,13 +131,35 @@ def stroke(line: np.ndarray, width_m: float, covering: Paint, z_m: float = _MARK
     return ribbon(left, right, covering)
 
 
-def _dashes(line: np.ndarray, width_m: float, covering: Paint, dash_m: float, gap_m: float) -> Mesh:
+def dashes(line: np.ndarray, width_m: float, covering: Paint, dash_m: float, gap_m: float) -> Mesh:
+    """A broken line.
+
+    Args:
+        line: (N, 2) its middle.
+        width_m: its width.
+        covering: its paint.
+        dash_m: length of a dash.
+        gap_m: distance between two.
+
+    Returns:
+        Strips that face up.
+    """
     starts = np.arange(gap_m / 2, curves.length(line) - dash_m, dash_m + gap_m)
     return merge([stroke(curves.cut(line, s, s + dash_m, 3.0), width_m, covering) for s in starts])
 
 
-def _zebra(line: np.ndarray, half_width_m: float, start_m: float, white: Paint) -> Mesh:
-    """Stripes along the road, from kerb to kerb, where people cross."""
+def zebra(line: np.ndarray, half_width_m: float, start_m: float, white: Paint) -> Mesh:
+    """Stripes along the road, from kerb to kerb, where people cross.
+
+    Args:
+        line: (N, 2) the road's middle.
+        half_width_m: distance from it to the kerb.
+        start_m: where the stripes begin.
+        white: their paint.
+
+    Returns:
+        Strips that face up.
+    """
     part = curves.cut(line, start_m, start_m + CROSSING_M, CROSSING_M)
     count = int((2 * half_width_m - 0.5) // 1.0)
     offsets = (np.arange(count) - (count - 1) / 2) * 1.0
@@ -173,13 +196,23 @@ def _lane_arrows(plan: Plan, white: Paint) -> list[Mesh]:
     return meshes
 
 
-def _bay_lines(plan: Plan, white: Paint) -> list[Mesh]:
-    """The lines between parking places."""
+def bay_lines(plan: Plan, white: Paint) -> list[Mesh]:
+    """The lines between parking places, which lay-bys have none of.
+
+    Args:
+        plan: the town's plan.
+        white: their paint.
+
+    Returns:
+        Strips that face up.
+    """
     meshes = []
     for slot in plan.parking_slots:
         along = np.array([np.cos(slot.yaw_rad), np.sin(slot.yaw_rad)])
         across = curves.left_of(along)
         center = np.array([slot.x, slot.y])
+        if slot.length_m > 5.5 and plan.landscape == "rural":
+            continue
         if slot.length_m > 5.5:  # a bay along the kerb: a line at its rear end
             end = center - slot.length_m / 2 * along
             meshes.append(stroke(np.stack([end - 1.1 * across, end + 1.1 * across]), 0.1, white))
@@ -205,26 +238,26 @@ def markings(plan: Plan) -> Mesh:
     wide = {id(d) for d, follower in zip(plan.dividers, plan.dividers[1:], strict=False) if follower.kind == "lane"}
     for divider in plan.dividers:
         if divider.kind == "lane":
-            meshes.append(_dashes(divider.line, 0.13, white, 3.0, 6.0))
+            meshes.append(dashes(divider.line, 0.13, white, 3.0, 6.0))
         elif id(divider) in wide:
             meshes += [stroke(curves.shifted(divider.line, offset), 0.12, middle) for offset in (0.15, -0.15)]
         else:
-            meshes.append(_dashes(divider.line, 0.13, middle, 3.0, 3.0))
+            meshes.append(dashes(divider.line, 0.13, middle, 3.0, 3.0))
         if divider.kind == "road":
             half = (2 if id(divider) in wide else 1) * LANE_WIDTH_M + GUTTER_M / 4
             meshes += [stroke(curves.shifted(divider.line, side * half), 0.1, white) for side in (1, -1)]
     for approach in plan.approaches:
         if approach.crossing:
-            meshes.append(_zebra(approach.line, approach.half_width_m, approach.mouth_m + 0.4, white))
+            meshes.append(zebra(approach.line, approach.half_width_m, approach.mouth_m + 0.4, white))
         if approach.control:
             part = curves.cut(approach.line, approach.setback_m + 0.15, approach.setback_m + 0.6, 0.45)
             width = approach.lanes * LANE_WIDTH_M - 0.2
             meshes.append(stroke(curves.shifted(part, plan.side * (width / 2 + 0.2)), width, white, 0.008))
-    return merge(meshes + _lane_arrows(plan, white) + _bay_lines(plan, white))
+    return merge(meshes + _lane_arrows(plan, white) + bay_lines(plan, white))
 
 
 def patches(rng: np.random.Generator, plan: Plan) -> Mesh:
-    """Repairs and manhole covers on the lanes.
+    """Repairs on the lanes, and in towns manhole covers.
 
     Args:
         rng: where the randomness comes from.
@@ -243,7 +276,7 @@ def patches(rng: np.random.Generator, plan: Plan) -> Mesh:
             part = curves.cut(lane.centerline, start, start + rng.uniform(2.0, 11.0), 3.0)
             line = curves.shifted(part, rng.uniform(-0.8, 0.8))
             meshes.append(stroke(line, rng.uniform(0.5, 1.7), repair, 0.003))
-        for station in rng.uniform(2, total - 2, int(total / 60) + 1):
+        for station in rng.uniform(2, total - 2, int(total / 60) + 1) if plan.landscape == "town" else ():
             x, y, _ = curves.pose_at(lane.centerline, station, rng.uniform(-1.0, 1.0))
             angles = 2 * np.pi * np.arange(8) / 8
             disc = np.array([x, y]) + 0.33 * np.column_stack([np.cos(angles), np.sin(angles)])
