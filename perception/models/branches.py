@@ -1,15 +1,18 @@
 """Branches: an encoder, and for cameras a view, run on the samples that have the sensor."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from perception.geometry.grid import Grid
 from perception.models.encoders.image import ImageEncoder
+from perception.models.encoders.ultrasonic import UltrasonicEncoder
 from perception.models.layers import scatter_samples
 from perception.models.parts import Branch, PointEncoder, View
-from perception.structures import Batch, BevMap, PointBatch, SensorFeatures
+from perception.structures import Batch, BevMap, EchoBatch, PointBatch, SensorFeatures
+from perception.structures.sensors import ECHO_AXES
 
 
 class CameraBranch(Branch):
@@ -93,17 +96,73 @@ class LidarBranch(Branch):
         Returns:
             The map; a sample whose sensor is present and saw nothing counts as present.
         """
-        lidar = batch.lidar
-        if lidar is None or not bool(lidar.present.any()):
+        return _encode_points(self.encoder, batch.lidar, batch, grids)
+
+
+class RadarBranch(Branch):
+    """Radar returns in the bird's-eye view.
+
+    Args:
+        encoder: returns -> map.
+        source: which radars: "radar", or "radar4d" for those that measure height.
+
+    Raises:
+        ValueError: unknown source.
+    """
+
+    def __init__(self, *, encoder: PointEncoder, source: Literal["radar", "radar4d"] = "radar") -> None:
+        super().__init__()
+        if source not in ("radar", "radar4d"):
+            raise ValueError(f"RadarBranch: source must be 'radar' or 'radar4d', got {source!r}")
+        self.encoder = encoder
+        self.source = source
+        self.out_channels = encoder.out_channels
+
+    def forward(self, batch: Batch, grids: Mapping[str, Grid], plan: None = None) -> SensorFeatures:
+        """Encodes the returns of the samples that have a radar.
+
+        Args:
+            batch: B samples.
+            grids: level name -> grid.
+            plan: nothing is planned.
+
+        Returns:
+            The map; a sample whose radars are present and saw nothing counts as present.
+        """
+        return _encode_points(self.encoder, getattr(batch, self.source), batch, grids)
+
+
+class UltrasonicBranch(Branch):
+    """Ultrasonic echoes in the bird's-eye view.
+
+    Args:
+        encoder: echoes -> maps.
+    """
+
+    def __init__(self, *, encoder: UltrasonicEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.out_channels = encoder.out_channels
+
+    def forward(self, batch: Batch, grids: Mapping[str, Grid], plan: None = None) -> SensorFeatures:
+        """Encodes the echoes of the samples that have ultrasonic sensors.
+
+        Args:
+            batch: B samples.
+            grids: level name -> grid.
+            plan: nothing is planned.
+
+        Returns:
+            The maps; a sample whose sensors are present and heard nothing counts as present.
+        """
+        echoes = batch.ultrasonic
+        if echoes is None or not bool(echoes.present.any()):
             return absent_features(batch, grids, self.out_channels)
-        samples = lidar.present.nonzero()[:, 0]  # (S,)
-        encoded: BevMap = self.encoder(_select(lidar), batch.ego2aug[samples], grids)
-        level = BevMap(
-            features=scatter_samples(encoded.features, samples, len(batch)),  # (S, C, Y, X) -> (B, C, Y, X)
-            validity=scatter_samples(encoded.validity, samples, len(batch)),
-            grid=encoded.grid,
+        samples = echoes.present.nonzero()[:, 0]  # (S,)
+        maps = self.encoder(_select_echoes(echoes), batch.ego2aug[samples], grids)
+        return SensorFeatures(
+            present=echoes.present, bev={level: _spread(bev, samples, len(batch)) for level, bev in maps.items()}
         )
-        return SensorFeatures(present=lidar.present, bev={self.encoder.level: level})
 
 
 def absent_features(batch: Batch, grids: Mapping[str, Grid], channels: Mapping[str, int]) -> SensorFeatures:
@@ -125,16 +184,50 @@ def absent_features(batch: Batch, grids: Mapping[str, Grid], channels: Mapping[s
     return SensorFeatures(present=torch.zeros(len(batch), dtype=torch.bool, device=batch.device), bev=bev)
 
 
-def _select(lidar: PointBatch) -> PointBatch:
-    """Keeps the samples that have the sensor, and their points."""
-    if bool(lidar.present.all()):
-        return lidar
-    kept = lidar.present[lidar.batch_index]
-    new_index = lidar.present.cumsum(0) - 1  # (B,) old sample -> new sample
-    return PointBatch(
-        points=lidar.points[kept],
-        batch_index=new_index[lidar.batch_index[kept]],
-        present=lidar.present[lidar.present],
-        sensor2ego=lidar.sensor2ego[lidar.present],
-        fields=lidar.fields,
+def _encode_points(
+    encoder: PointEncoder, points: PointBatch | None, batch: Batch, grids: Mapping[str, Grid]
+) -> SensorFeatures:
+    if points is None or not bool(points.present.any()):
+        return absent_features(batch, grids, encoder.out_channels)
+    samples = points.present.nonzero()[:, 0]  # (S,)
+    encoded: BevMap = encoder(_select_points(points), batch.ego2aug[samples], grids)
+    return SensorFeatures(present=points.present, bev={encoder.level: _spread(encoded, samples, len(batch))})
+
+
+def _spread(encoded: BevMap, samples: Tensor, batch_size: int) -> BevMap:
+    """The map of S samples among all B."""
+    return BevMap(
+        features=scatter_samples(encoded.features, samples, batch_size),  # (S, C, Y, X) -> (B, C, Y, X)
+        validity=scatter_samples(encoded.validity, samples, batch_size),
+        grid=encoded.grid,
     )
+
+
+def _select_points(points: PointBatch) -> PointBatch:
+    """Keeps the samples that have the sensor, and their points."""
+    if bool(points.present.all()):
+        return points
+    kept, batch_index = _select(points.present, points.batch_index)
+    return PointBatch(
+        points=points.points[kept],
+        batch_index=batch_index,
+        present=points.present[points.present],
+        sensor2ego=points.sensor2ego[points.present],
+        fields=points.fields,
+    )
+
+
+def _select_echoes(echoes: EchoBatch) -> EchoBatch:
+    """Keeps the samples that have the sensors, and their echoes."""
+    if bool(echoes.present.all()):
+        return echoes
+    kept, batch_index = _select(echoes.present, echoes.batch_index)
+    rows = {name: getattr(echoes, name)[kept] for name in ECHO_AXES}
+    return EchoBatch(**rows, batch_index=batch_index, present=echoes.present[echoes.present])
+
+
+def _select(present: Tensor, batch_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows belong to samples that have the sensor, and to which of these samples."""
+    kept = present[batch_index]
+    new_index = present.cumsum(0) - 1  # (B,) old sample -> new sample
+    return kept, new_index[batch_index[kept]]

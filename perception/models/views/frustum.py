@@ -25,7 +25,24 @@ def feature_rays(cameras: CameraImages, feature_size: tuple[int, int]) -> tuple[
     recorded = transform_pixels(aug2image, pixels)  # (h, w, 2) -> (K, h, w, 2)
     intrinsics = cameras.intrinsics[present][:, None, None]  # (K, 1, 1, 3, 3)
     distortion = cameras.distortion[present][:, None, None]  # (K, 1, 1, 4)
-    return unproject(recorded, cameras.camera_model, intrinsics, distortion)
+    rays, valid = unproject(recorded, cameras.camera_model, intrinsics, distortion)
+    limit = cameras.theta_max_rad
+    return rays, valid & within_lens(rays, None if limit is None else limit[present][:, None, None])
+
+
+def within_lens(points: Tensor, theta_max_rad: Tensor | None) -> Tensor:
+    """Tells which points lie within the largest angle from the axis that a camera is said to see.
+
+    Args:
+        points: (..., 3) in the camera frame, at any distance.
+        theta_max_rad: broadcast against the leading axes of `points`; None where nothing is said.
+
+    Returns:
+        (...) bool; everything where nothing is said.
+    """
+    if theta_max_rad is None:
+        return torch.ones_like(points[..., 0], dtype=torch.bool)
+    return torch.atan2(points[..., :2].norm(dim=-1), points[..., 2]) <= theta_max_rad
 
 
 def frustum_cells(
@@ -83,6 +100,8 @@ def lidar_distances(cameras: CameraImages, lidar: PointBatch, feature_size: tupl
         points = transform_points(ego2camera, points)  # (P, 3)
         intrinsics, distortion = cameras.intrinsics[sample, camera], cameras.distortion[sample, camera]
         pixels, valid = project(points, cameras.camera_model, intrinsics, distortion)
+        limit = cameras.theta_max_rad
+        valid = valid & within_lens(points, None if limit is None else limit[sample, camera])
         column, row = ((transform_pixels(cameras.image2aug[sample, camera], pixels) + 0.5) * scale).floor().unbind(-1)
         inside = valid & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         cell = (row[inside] * width + column[inside]).long()
