@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from perception.formats.can_bus import CanBus, Columns
+from perception.simulation.ego import WHEELBASE_M
 from perception.simulation.town.town import Lane
 from perception.simulation.world import World
 
 WHEEL_RADIUS_M = 0.305
-WHEELBASE_M = 2.588
 TRACK_M = 1.51
 STEERING_RATIO = 16.2
 """Turn of the steering wheel over turn of the front wheels."""

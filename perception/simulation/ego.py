@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +21,9 @@ EGO_SIZE_LWH_M = (4.084, 1.73, 1.562)
 FRONT_TO_REAR_AXLE_M = 3.427
 """From the front bumper back to the rear axle, the origin of the ego frame."""
 
+WHEELBASE_M = 2.588
+"""From the rear axle to the front axle."""
+
 EGO_CENTRE_M = FRONT_TO_REAR_AXLE_M - EGO_SIZE_LWH_M[0] / 2
 """From the rear axle forward to the middle of the car."""
 
@@ -28,8 +32,33 @@ BORDER_M = 60.0
 
 EGO_DRIVER = Driver(acceleration=1.4, braking=1.6, headway_s=1.6, gap_m=3.0, pace=0.95, hardest_braking=2.8, jerk=4.0)
 
+
+@dataclass(frozen=True)
+class Manner:
+    """What the scenes of a kind of drive have in common.
+
+    Attributes:
+        turns: how much each turn is liked.
+        green: share of the traffic lights that are green when the ego arrives.
+        wait_s: how long the others take to turn green then.
+        crossed: shares of the crossings that people use, on the ego's way and elsewhere.
+        attempts: how often the traffic is drawn until the ego drives as it should.
+    """
+
+    turns: Mapping[str, float]
+    green: float
+    wait_s: tuple[float, float]
+    crossed: tuple[float, float]
+    attempts: int
+
+
+MANNERS: Mapping[Drive, Manner] = {
+    "any": Manner({"straight": 1.0, "left": 0.8, "right": 0.8}, 0.75, (3.0, 8.0), (0.4, 0.7), 3),
+    "street": Manner({"straight": 1.0, "left": 0.01, "right": 0.01}, 1.0, (3.0, 8.0), (0.25, 0.7), 3),
+    "junction": Manner({"straight": 0.1, "left": 1.0, "right": 1.0}, 0.4, (1.0, 5.0), (0.75, 0.8), 5),
+}
+
 _CANDIDATES = 14
-_TURNS: Mapping[str, float] = {"straight": 1.0, "left": 0.8, "right": 0.8}
 
 
 def draw_ego(town: Town, length_m: float, rng: np.random.Generator) -> Vehicle:
@@ -46,12 +75,7 @@ def draw_ego(town: Town, length_m: float, rng: np.random.Generator) -> Vehicle:
     Raises:
         ValueError: no lane lies far enough from the edges of the map.
     """
-    size = np.array(town.size_m)
-    inside = {
-        lane.id
-        for lane in town.lanes
-        if lane.centerline.min() >= BORDER_M and (size - lane.centerline).min() >= BORDER_M
-    }
+    inside = inner_lanes(town)
     starts = [lane.id for lane in town.lanes if lane.id in inside and lane.junction is None]
     if not starts:
         raise ValueError(f"draw_ego: town must have a lane {BORDER_M:g} m inside its map, got none")
@@ -59,7 +83,7 @@ def draw_ego(town: Town, length_m: float, rng: np.random.Generator) -> Vehicle:
     bays = np.array([(slot.x, slot.y) for slot in town.parking_slots]).reshape(-1, 2)
     best: tuple[float, Route] | None = None
     for _ in range(_CANDIDATES):
-        ids = draw_lane_ids(town.lanes, int(rng.choice(starts)), length_m, rng, _TURNS, outside)
+        ids = draw_lane_ids(town.lanes, int(rng.choice(starts)), length_m, rng, MANNERS["any"].turns, outside)
         route = route_along(town.lanes, ids)
         score = _interest(town, route, bays) + float(rng.uniform(0, 5))
         if inside.issuperset(ids) and (best is None or score > best[0]):
@@ -70,6 +94,16 @@ def draw_ego(town: Town, length_m: float, rng: np.random.Generator) -> Vehicle:
     front = EGO_SIZE_LWH_M[0] + float(rng.uniform(1.0, 0.4 * route.starts_m[1]))
     speed = 0.7 * float(route.speeds_mps[int(2 * front)])
     return Vehicle(0, route, EGO_SIZE_LWH_M[0], EGO_SIZE_LWH_M[1], EGO_DRIVER, front, speed)
+
+
+def inner_lanes(town: Town) -> set[int]:
+    """Ids of the lanes and connectors that the ego may use: those away from the edges of the map."""
+    size = np.array(town.size_m)
+    return {
+        lane.id
+        for lane in town.lanes
+        if lane.centerline.min() >= BORDER_M and (size - lane.centerline).min() >= BORDER_M
+    }
 
 
 def expected_view(route: Route) -> np.ndarray:

@@ -7,9 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perception.simulation.ego import EGO_SIZE_LWH_M, draw_ego, ego_poses, ego_rectangles
+from perception.simulation.ego import (
+    DRIVES,
+    EGO_SIZE_LWH_M,
+    MANNERS,
+    Drive,
+    Manner,
+    draw_ego,
+    ego_poses,
+    ego_rectangles,
+)
+from perception.simulation.ego_parking import draw_parking
+from perception.simulation.ego_routes import draw_ego_for, how_fitting
 from perception.simulation.town.town import Town
-from perception.simulation.traffic_actors import MARGIN_S, TRACK_STEP_S, ActorTrack, track_times
+from perception.simulation.traffic_actors import MARGIN_S, TRACK_STEP_S, WARM_UP_S, ActorTrack, track_times
 from perception.simulation.traffic_cast import complete_cast
 from perception.simulation.traffic_flow import STEP_S, Flow, Vehicle, stations_at
 from perception.simulation.traffic_overlap import colliding_pairs, survivors
@@ -18,17 +29,13 @@ from perception.simulation.traffic_paths import SPACING_M
 from perception.simulation.traffic_people import Pedestrian, crosser_track, draw_crossers, draw_strollers
 from perception.simulation.traffic_rules import GREEN_S, HALF_CYCLE_S, RightOfWay, Signals
 from perception.simulation.traffic_vehicles import Train, draw_vehicles, train_tracks
-
-WARM_UP_S = 9.0
-"""Traffic runs this long before the first track begins, so that queues and gaps have formed."""
+from perception.simulation.traffic_yard import draw_yard
 
 SAFETY_M = 0.12
 """Actors whose boxes come closer than this at a stored time are taken out, so that none touch in between."""
 
 _TOP_SPEED_MPS = 14.0
 _CHECK_EVERY = 2
-_ATTEMPTS = 3
-_LEAST_DRIVE_M = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,76 +53,106 @@ class Traffic:
     signals: Signals
 
 
-class _Drive(NamedTuple):
-    """What has moved, after it has."""
+class _Moved(NamedTuple):
+    """What has moved, after it has, and what stands by it."""
 
-    ego: Vehicle
+    ego: np.ndarray
     signals: Signals
     trains: list[Train]
     crossers: list[Pedestrian]
-    works: LaneWorks | None
+    works: LaneWorks | None = None
+    yard: tuple[ActorTrack, ...] = ()
+    settled: frozenset[int] = frozenset()
 
 
-def draw_traffic(town: Town, seed: int, duration_s: float) -> Traffic:
+def draw_traffic(town: Town, seed: int, duration_s: float, drive: Drive = "any") -> Traffic:
     """Draws and runs the traffic of a scene.
 
     Args:
         town: where it drives.
         seed: of the scene; the same seed gives the same traffic.
         duration_s: length of the scene; tracks reach `MARGIN_S` beyond either end.
+        drive: what the ego does; each kind has random numbers of its own.
 
     Returns:
         The traffic: no two boxes overlap at any time, the ego's included, and of every detection class somebody is
         near and in sight at some keyframe.
     """
     times = track_times(duration_s)
-    drive = _drive(town, seed, times)
-    ego = drive.ego
-    poses = ego_poses(ego.route.path, stations_at(ego.history, round(STEP_S / TRACK_STEP_S)))
-    driven = poses[:, :2]
-    tracks = [track for train in drive.trains for track in train_tracks(train)]
-    tracks += [crosser_track(person) for person in drive.crossers]
-    tracks += draw_parked(town, driven, drive.works, np.random.default_rng([seed, 3, 1]))
-    tracks += draw_strollers(town, driven[::20], times, np.random.default_rng([seed, 3, 2]))
-    tracks = complete_cast(town, poses, _without_collisions(poses, tracks), np.random.default_rng([seed, 3, 3]))
-    return Traffic(poses, tuple(tracks), drive.signals)
+    moved = _parked(town, seed, times) if drive == "parking" else _driven(town, seed, times, drive)
+    poses, driven = moved.ego, moved.ego[:, :2]
+    tracks = [track for train in moved.trains for track in train_tracks(train)]
+    tracks += [crosser_track(person) for person in moved.crossers]
+    tracks += moved.yard
+    tracks += draw_parked(town, driven, moved.works, _stream(seed, drive, 1), moved.settled)
+    tracks += draw_strollers(town, driven[::20], times, _stream(seed, drive, 2))
+    tracks = complete_cast(town, poses, _without_collisions(poses, tracks), _stream(seed, drive, 3))
+    return Traffic(poses, tuple(tracks), moved.signals)
 
 
-def _drive(town: Town, seed: int, times: np.ndarray) -> _Drive:
-    """Runs the flow of traffic; another is drawn where the ego hardly moves during the scene."""
+def _stream(seed: int, drive: Drive, *purpose: int) -> np.random.Generator:
+    """Random numbers of a scene for one purpose, which nothing else uses."""
+    kind = DRIVES.index(drive)
+    return np.random.default_rng([seed, 3 + 100 * kind, *purpose])
+
+
+def _driven(town: Town, seed: int, times: np.ndarray, drive: Drive) -> _Moved:
+    """Runs the flow of traffic with the ego in it; another is drawn where the ego does not drive as it should."""
     length_m = (WARM_UP_S + times[-1] - times[0]) * _TOP_SPEED_MPS
-    best: tuple[float, _Drive] | None = None
-    for attempt in range(_ATTEMPTS):
-        streams = [np.random.default_rng([seed, 3, 0, attempt, purpose]) for purpose in range(5)]
-        ego = draw_ego(town, length_m, streams[0])
-        signals = _draw_signals(town, ego, streams[1])
+    best: tuple[float, _Moved] | None = None
+    manner = MANNERS[drive]
+    for attempt in range(manner.attempts):
+        streams = [_stream(seed, drive, 0, attempt, purpose) for purpose in range(5)]
+        ego = draw_ego(town, length_m, streams[0]) if drive == "any" else draw_ego_for(town, drive, times, streams[0])
+        signals = _draw_signals(town, ego, manner, streams[1])
         works = draw_lane_works(town, ego.route, streams[4])
         closed = frozenset() if works is None else frozenset([works.lane])
-        trains = draw_vehicles(town, ego, length_m, closed, streams[2])
+        seen = ego.route.path.points[: int(2 * (ego.front_m + 280)) : 10]  # (S, 2)
+        trains = draw_vehicles(town, seen, ego, length_m, closed, streams[2])
         seen = ego.route.path.points[: int(2 * (ego.front_m + 300)) : 8]  # (S, 2)
-        crossers = draw_crossers(town, seen, len(trains) + 1, streams[3])
+        crossers = draw_crossers(town, seen, len(trains) + 1, streams[3], manner.crossed)
         vehicles = [ego, *(train.vehicle for train in trains)]
         flow = Flow(town, RightOfWay(town, signals), vehicles, [person.walker for person in crossers])
         flow.run(times[0] - WARM_UP_S, times[0], times[-1])
-        driven_m = ego.history[-1][0] - ego.history[0][0]
-        least_m = min(_LEAST_DRIVE_M, 0.1 * _TOP_SPEED_MPS * (times[-1] - times[0]))
-        if best is None or driven_m > best[0]:
-            best = (driven_m, _Drive(ego, signals, trains, crossers, works))
-        if driven_m > least_m:
+        poses = ego_poses(ego.route.path, stations_at(ego.history, round(STEP_S / TRACK_STEP_S)))
+        wanted, reached = how_fitting(town, poses, ego.history[-1][0] - ego.history[0][0], times, drive)
+        if best is None or reached > best[0]:
+            best = (reached, _Moved(poses, signals, trains, crossers, works))
+        if reached > wanted:
             break
     assert best is not None, "there is at least one attempt"
     return best[1]
 
 
-def _draw_signals(town: Town, ego: Vehicle, rng: np.random.Generator) -> Signals:
-    """Lights at random, except before the ego: there most are green when it arrives, the others turn green soon."""
+def _parked(town: Town, seed: int, times: np.ndarray) -> _Moved:
+    """Lets the ego park, with the traffic of the streets around it."""
+    streams = [_stream(seed, "parking", 0, purpose) for purpose in range(5)]
+    parking = draw_parking(town, times[-1] - MARGIN_S, streams[0])
+    signals = Signals(town, streams[1].uniform(0, 2 * HALF_CYCLE_S, len(town.junctions)))
+    length_m = (WARM_UP_S + times[-1] - times[0]) * _TOP_SPEED_MPS
+    seen = parking.poses[::40, :2]
+    trains = draw_vehicles(town, seen, None, length_m, parking.yard.lanes, streams[2])
+    crossers = draw_crossers(town, seen, len(trains) + 1, streams[3])
+    flow = Flow(
+        town,
+        RightOfWay(town, signals),
+        [train.vehicle for train in trains],
+        [person.walker for person in crossers],
+    )
+    flow.run(times[0] - WARM_UP_S, times[0], times[-1])
+    tracks, settled = draw_yard(parking, times, streams[4])
+    return _Moved(parking.poses, signals, trains, crossers, yard=tuple(tracks), settled=settled)
+
+
+def _draw_signals(town: Town, ego: Vehicle, manner: Manner, rng: np.random.Generator) -> Signals:
+    """Lights at random, except before the ego: there some are green when it arrives, the others turn green soon."""
     offsets = rng.uniform(0, 2 * HALF_CYCLE_S, len(town.junctions))
     route = ego.route
     elapsed_s = np.cumsum(SPACING_M / np.maximum(ego.driver.pace * route.speeds_mps, 1.0))
     set_already: set[int] = set()
     for index, lane in enumerate(route.lanes[:-1]):
         stop = town.lanes[lane].stop_line
-        lead_s = rng.uniform(2.0, 0.9 * GREEN_S) if rng.random() < 0.75 else -rng.uniform(3.0, 8.0)
+        lead_s = rng.uniform(2.0, 0.9 * GREEN_S) if rng.random() < manner.green else -rng.uniform(*manner.wait_s)
         if stop is None or town.stop_lines[stop].junction in set_already:
             continue
         place = town.stop_lines[stop]

@@ -15,6 +15,9 @@ TRACK_STEP_S = 0.05
 MARGIN_S = 1.0
 """Tracks begin this long before a scene and end this long after it: sweeps and exposures reach beyond it."""
 
+WARM_UP_S = 9.0
+"""Traffic runs this long before the first track begins, so that queues and gaps have formed."""
+
 
 class Behaviour(Enum):
     """What an actor does, as far as its attribute depends on it."""

@@ -146,7 +146,13 @@ _SPECIALS: tuple[
 )
 
 
-def draw_parked(town: Town, driven: np.ndarray, works: LaneWorks | None, rng: np.random.Generator) -> list[ActorTrack]:
+def draw_parked(
+    town: Town,
+    driven: np.ndarray,
+    works: LaneWorks | None,
+    rng: np.random.Generator,
+    settled: frozenset[int] = frozenset(),
+) -> list[ActorTrack]:
     """Everything that stands still near the ego's drive.
 
     Args:
@@ -154,6 +160,7 @@ def draw_parked(town: Town, driven: np.ndarray, works: LaneWorks | None, rng: np
         driven: (K, 2) positions of the ego during the scene.
         works: road works on a lane, if any.
         rng: source of what stands where.
+        settled: indices of places that are left as they are.
 
     Returns:
         Tracks of one pose.
@@ -167,7 +174,7 @@ def draw_parked(town: Town, driven: np.ndarray, works: LaneWorks | None, rng: np
     centres = np.array([(slot.x, slot.y) for slot in slots])
     away = np.linalg.norm(centres[:, None] - driven[::10], axis=-1).min(axis=1)  # (S,)
     following = _following_slots(slots)
-    free = set(np.flatnonzero(away < _NEAR_M).tolist())
+    free = set(np.flatnonzero(away < _NEAR_M).tolist()) - settled
     lanes = np.concatenate([lane.centerline for lane in town.lanes if lane.junction is None])
     for arrange, needed, (least_m, most_m), chances in _SPECIALS:
         for chance in chances:

@@ -16,6 +16,9 @@ from perception.simulation.traffic_paths import SPACING_M, Path, smooth_path
 KEEP_TO_SIDE_M = 0.42
 """How far people walk from the middle of a walkway, so that those who meet pass each other."""
 
+CROSSED_SHARES = (0.4, 0.7)
+"""Of the crossings that people use: fewer where the ego itself drives, so that it is not held up at every junction."""
+
 _SPACING_M = 1.3
 _RAMP_M = 0.3
 _NEAR_M = 70.0
@@ -37,7 +40,13 @@ class Pedestrian:
     shape: ActorShape
 
 
-def draw_crossers(town: Town, seen: np.ndarray, first_id: int, rng: np.random.Generator) -> list[Pedestrian]:
+def draw_crossers(
+    town: Town,
+    seen: np.ndarray,
+    first_id: int,
+    rng: np.random.Generator,
+    shares: tuple[float, float] = CROSSED_SHARES,
+) -> list[Pedestrian]:
     """People on their way over crossings near the ego's route.
 
     Args:
@@ -45,6 +54,7 @@ def draw_crossers(town: Town, seen: np.ndarray, first_id: int, rng: np.random.Ge
         seen: (S, 2) points of the ego's route.
         first_id: id of the first walker.
         rng: source of who, where and when.
+        shares: of the crossings that people use, on the ego's way and elsewhere.
 
     Returns:
         Walkers before the kerb, some at rest on it.
@@ -53,8 +63,7 @@ def draw_crossers(town: Town, seen: np.ndarray, first_id: int, rng: np.random.Ge
     for index, crossing in enumerate(town.crossings):
         middle = crossing.centerline.mean(axis=0)
         away = np.linalg.norm(seen - middle, axis=1).min()
-        # Fewer people where the ego itself drives, so that it is not held up at every junction.
-        if away > _NEAR_M or rng.random() > (0.7 if away > 8.0 else 0.4):
+        if away > _NEAR_M or rng.random() > shares[int(away > 8.0)]:
             continue
         lanes_across = rng.permutation([-1.2, -0.4, 0.4, 1.2])[: int(rng.integers(1, 4))]
         for across in lanes_across:

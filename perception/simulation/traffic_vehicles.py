@@ -101,23 +101,29 @@ class _Placing:
 
 
 def draw_vehicles(
-    town: Town, ego: Vehicle, length_m: float, closed: frozenset[int], rng: np.random.Generator
+    town: Town,
+    seen: np.ndarray,
+    ego: Vehicle | None,
+    length_m: float,
+    closed: frozenset[int],
+    rng: np.random.Generator,
 ) -> list[Train]:
-    """Vehicles on the lanes around the ego's route, dense near it.
+    """Vehicles on the lanes around the ego's way, dense near it.
 
     Args:
         town: where they drive.
-        ego: vehicle 0, which stands on its first lane.
+        seen: (S, 2) points of the ego's way.
+        ego: vehicle 0, which stands on its first lane; None where it does not drive with the others.
         length_m: how far each may come.
-        closed: lanes shut by road works.
+        closed: lanes shut by road works, or by the ego.
         rng: source of kinds, places and routes.
 
     Returns:
         Vehicles with ids from 1.
     """
     placing = _Placing(town, length_m, closed, rng)
-    placing.occupy(ego)
-    seen = ego.route.path.points[: int(2 * (ego.front_m + 280)) : 10]  # (S, 2)
+    if ego is not None:
+        placing.occupy(ego)
     lanes = [lane for lane in town.lanes if lane.junction is None]
     distance = np.array([np.linalg.norm(lane.centerline[:, None] - seen, axis=-1).min() for lane in lanes])
     near = [lane for lane, away in zip(lanes, distance, strict=True) if away < _NEAR_M]

@@ -66,7 +66,7 @@ class World:
             raise ValueError(f"World: seed must be at least 0, got {seed}")
         if drive not in DRIVES:
             raise ValueError(f"World: drive must be one of {', '.join(DRIVES)}, got {drive!r}")
-        traffic = draw_traffic(town, seed, duration_s)
+        traffic = draw_traffic(town, seed, duration_s, drive)
         self.town, self.seed, self.duration_s, self.drive = town, seed, duration_s, drive
         self.signals: Signals = traffic.signals
         self.actors = tuple(Actor(i, track.shape, track.behaviour) for i, track in enumerate(traffic.tracks))
