@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from perception.geometry.grid import Grid
 from perception.models.flips import Flip, check_flips, flip_matrix
 from perception.models.layers import zero_of
-from perception.models.parts import AuxiliaryLoss, Branch, Fuser, Head, Neck
+from perception.models.parts import AuxiliaryLoss, Branch, Fuser, Head, Neck, Temporal
 from perception.structures import Batch, Predictions, SensorFeatures
+from perception.structures.state import DetectorState
+
+_TEMPORAL = "temporal"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +25,12 @@ class DetectorOutput:
     Args:
         heads: head name -> that head's own typed output.
         aux: "<branch>/<name>" or "fused/<name>" -> auxiliary output.
+        state: what the next call with the same drives takes; None where no part remembers anything.
     """
 
     heads: Mapping[str, Any]
     aux: Mapping[str, Tensor]
+    state: DetectorState | None = None
 
 
 class Detector(nn.Module):
@@ -41,6 +46,7 @@ class Detector(nn.Module):
         neck: works on the fused maps.
         heads: head name -> head.
         auxiliary_losses: loss name -> loss on the parts' auxiliary outputs.
+        temporal: adds what earlier moments showed to the fused maps; None looks at each moment alone.
         test_flips: mirrored frames, some of "x", "y" and "xy", that are looked at too in evaluation mode; the heads
             average what they see. Each costs as much as the detector.
 
@@ -58,6 +64,7 @@ class Detector(nn.Module):
         neck: Neck,
         heads: dict[str, Head],
         auxiliary_losses: dict[str, AuxiliaryLoss] | None = None,
+        temporal: Temporal | None = None,
         test_flips: Sequence[Flip] = (),
     ) -> None:
         super().__init__()
@@ -65,12 +72,15 @@ class Detector(nn.Module):
         self.class_names = tuple(class_names)
         self.branches = nn.ModuleDict(branches)
         self.fuser = fuser
+        self.temporal = temporal
         self.neck = neck
         self.heads = nn.ModuleDict(heads)
         self.auxiliary_losses = nn.ModuleDict(auxiliary_losses or {})
         self.test_flips = tuple(test_flips)
         check_flips(self.test_flips, self.grids)
         _check_parts(self.grids, branches, fuser, neck, heads)
+        if temporal is not None:
+            _check_link(_name(fuser), fuser.out_channels, temporal, temporal.in_channels)
         _check_classes(self.class_names, heads)
 
     def plan(self, batch: Batch) -> dict[str, Any]:
@@ -84,41 +94,53 @@ class Detector(nn.Module):
         """
         return {name: branch.plan(batch, self.grids) for name, branch in self.branches.items()}  # type: ignore[operator]
 
-    def forward(self, batch: Batch, plans: Mapping[str, Any] | None = None) -> DetectorOutput:
-        """Runs every branch on the samples that have its sensor, then fuser, neck and heads.
+    def forward(
+        self, batch: Batch, plans: Mapping[str, Any] | None = None, state: DetectorState | None = None
+    ) -> DetectorOutput:
+        """Runs every branch on the samples that have its sensor, then fuser, history, neck and heads.
 
         Args:
             batch: B samples; each has at least one sensor that the detector reads.
             plans: what `plan` gave for this calibration; None works everything out.
+            state: what the last call gave for the same drives in this order, each of which may have begun anew; None
+                remembers nothing.
 
         Returns:
             Typed outputs of the heads and the auxiliary outputs of all parts; with `test_flips`, of the heads the mean
-            over the frames, and the auxiliary outputs of the frame as it is.
+            over the frames, and auxiliary outputs and state of the frame as it is.
 
         Raises:
-            ValueError: a sample has no sensor that the detector reads.
+            ValueError: a sample has no sensor that the detector reads, or the state is of other drives or parts.
         """
-        straight = self._look(batch, plans)
+        straight = self._look(batch, plans, state)
         if self.training or not self.test_flips:
             return straight
         outputs: dict[Flip, DetectorOutput] = {"": straight}
         for flip in self.test_flips:
             move = flip_matrix(flip).to(batch.device)
-            outputs[flip] = self._look(dataclasses.replace(batch, ego2aug=move @ batch.ego2aug), None)
+            outputs[flip] = self._look(dataclasses.replace(batch, ego2aug=move @ batch.ego2aug), None, state)
         merged = {
             name: head.merge_flips({flip: output.heads[name] for flip, output in outputs.items()})  # type: ignore[operator]
             for name, head in self.heads.items()
         }
-        return DetectorOutput(heads=merged, aux=straight.aux)
+        return DetectorOutput(heads=merged, aux=straight.aux, state=straight.state)
 
-    def _look(self, batch: Batch, plans: Mapping[str, Any] | None) -> DetectorOutput:
+    def _look(self, batch: Batch, plans: Mapping[str, Any] | None, state: DetectorState | None) -> DetectorOutput:
         plans = plans or {}
         features = {name: branch(batch, self.grids, plans.get(name)) for name, branch in self.branches.items()}
         _check_present(features, batch)
-        fused = self.neck(self.fuser(features))
+        fused, parts = self.fuser(features), {}
+        if self.temporal is not None:
+            remembered = state.parts.get(_TEMPORAL) if state is not None else None
+            fused, parts[_TEMPORAL] = self.temporal(fused, batch, remembered)
+        fused = self.neck(fused)
         aux = {f"{name}/{key}": value for name, part in features.items() for key, value in part.aux.items()}
         aux |= {f"fused/{key}": value for key, value in fused.aux.items()}
-        return DetectorOutput(heads={name: head(fused) for name, head in self.heads.items()}, aux=aux)
+        return DetectorOutput(
+            heads={name: head(fused) for name, head in self.heads.items()},
+            aux=aux,
+            state=DetectorState(parts=parts) if parts else None,
+        )
 
     def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
         """Compares an output with the annotations of its batch.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perception.geometry.grid import Grid
 from perception.models.flips import Flip
 from perception.structures import Batch, BevMap, CameraImages, CameraViews, FusedFeatures, PointBatch, SensorFeatures
+from perception.structures.state import PartState
 
 
 class Branch(nn.Module, ABC):
@@ -141,6 +142,31 @@ class Fuser(nn.Module, ABC):
 
         Returns:
             One map per level.
+        """
+
+
+class Temporal(nn.Module, ABC):
+    """Adds what earlier moments of a drive showed to the fused maps; what it remembers is passed in and out.
+
+    Attributes:
+        in_channels: level name -> channels it reads and gives; other levels pass unchanged.
+    """
+
+    in_channels: Mapping[str, int]
+
+    @abstractmethod
+    def forward(
+        self, fused: FusedFeatures, batch: Batch, state: PartState | None = None
+    ) -> tuple[FusedFeatures, PartState]:
+        """Adds the past and remembers the present.
+
+        Args:
+            fused: what the fuser gave for B samples.
+            batch: the samples: drive, time, motion and augmentation.
+            state: what the last call gave for the same B drives, in this order; None remembers nothing.
+
+        Returns:
+            The maps with their past, and the state for the next call.
         """
 
 

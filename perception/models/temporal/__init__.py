@@ -1,0 +1,1 @@
+"""What earlier moments of a drive add to the present one."""
