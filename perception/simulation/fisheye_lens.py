@@ -73,6 +73,15 @@ class FisheyeLens:
         sideways = np.sin(theta) / np.maximum(radius, 1e-12)
         return np.column_stack((plane * sideways[:, None], np.cos(theta))).astype(np.float32), within
 
+    def project(self, places: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) of places (N, 3) in the camera frame; NaN beyond the largest angle."""
+        side = np.hypot(places[:, 0], places[:, 1])  # (N,)
+        theta = np.arctan2(side, places[:, 2])
+        radius = np.interp(theta, *self._table)
+        radius[theta > self.theta_max_rad] = np.nan
+        plane = places[:, :2] * (radius / np.maximum(side, 1e-9))[:, None]  # (N, 2)
+        return plane * self.intrinsics[[0, 1], [0, 1]] + self.intrinsics[:2, 2]
+
     @cached_property
     def rays(self) -> tuple[np.ndarray, np.ndarray]:
         """`unproject` of all H * W pixels, row by row."""

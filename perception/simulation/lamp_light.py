@@ -3,9 +3,9 @@
 Lamps are points. A surface gets candela times cosine over the square of the distance of every lamp that reaches its
 place; a grid over the ground says which these are.
 
-Sources: UN Regulation 149 (2021), class C passing beam: the cut-off lies 0.57 degrees down, rises by 15 degrees towards
-the kerb, and little more than 300 cd goes above it. Henyey and Greenstein 1941 for the phase function of drops;
-Narasimhan and Nayar 2002, "Vision and the atmosphere", section 3, for airlight along a ray.
+Sources: Oren and Nayar 1994, "Generalization of Lambert's reflectance
+model", for rough ground. Henyey and Greenstein 1941 for the phase function of drops; Narasimhan and Nayar 2002, "Vision
+and the atmosphere", section 3, for airlight along a ray.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from perception.simulation.headlamps import COLUMNS, ROWS, beam_step
 from perception.simulation.lamps import BALL, LOW_BEAM, Beams, Lamps
 from perception.simulation.rays import Hits
 
 _CELL_M, _SIDE = 8.0, 28
 _NEAREST_M2 = 0.04
-_STEPS, _FIRST_M, _LAST_M = 14, 0.6, 70.0
+_STEPS, _FIRST_M, _LAST_M = 10, 0.6, 70.0
+_FAINT_LUX = 0.1
+_EDGE = 0.26  # cosine from straight down where a street lamp's light ends
 _FORWARD, _ASYMMETRY = 0.72, 0.80
+_ROUGH_A, _ROUGH_B = 0.84, 0.29
+"""Oren and Nayar's coefficients for slopes of 0.4 rad: rough ground shines back at lamps beside the camera."""
 
 
 class Cells(NamedTuple):
@@ -113,45 +118,41 @@ def _cell_of(x: float, y: float) -> int:
     return i * _SIDE + j if 0 <= i < _SIDE and 0 <= j < _SIDE else -1
 
 
-@njit(cache=True, error_model="numpy")
-def low_beam_cd(left_deg: float, up_deg: float, kerb: float) -> float:
-    """Luminous intensity of one headlamp with its beam dipped.
-
-    Args:
-        left_deg: direction, to the left of straight ahead.
-        up_deg: direction, above the horizon.
-        kerb: -1.0 where traffic keeps to the right, 1.0 where it keeps to the left.
-
-    Returns:
-        Candela.
-    """
-    aside = left_deg * kerb
-    cut = -0.57 + (min(0.268 * aside, 1.5) if aside > 0 else 0.0)
-    below = 1.0 / (1.0 + np.exp((up_deg - cut) / 0.10))
-    spot = 15000.0 * np.exp(-(((aside - 1.5) / 7.0) ** 2) - ((up_deg - cut + 0.6) / 1.6) ** 2)
-    wide = 7000.0 * np.exp(-((left_deg / 20.0) ** 2) - ((up_deg + 2.5) / 4.0) ** 2)
-    road = 1100.0 * np.exp(-((left_deg / 34.0) ** 2) - ((up_deg + 8.0) / 9.0) ** 2)
-    stray = 260.0 * np.exp(-((left_deg / 28.0) ** 2) - (up_deg / 12.0) ** 2)
-    return below * (spot + wide + road) + stray
-
-
-@njit(cache=True, error_model="numpy")
+@njit(cache=True, error_model="numpy", inline="always")
 def _candela(beams: Beams, n: int, dx: float, dy: float, dz: float, distance: float) -> float:
     """Luminous intensity of a lamp towards a place (dx, dy, dz) from it."""
     if beams.kind[n] == LOW_BEAM:
         ahead = dx * beams.axis[n, 0] + dy * beams.axis[n, 1]
-        if ahead < 0.2 * distance:
+        if ahead < 0.3 * distance:
             return 0.0
         left = dy * beams.axis[n, 0] - dx * beams.axis[n, 1]
         flat = np.sqrt(ahead * ahead + left * left)
-        return beams.candela[n] * low_beam_cd(
-            np.degrees(np.arctan2(left, ahead)), np.degrees(np.arctan2(dz, flat)), beams.kerb
+        return (
+            beams.candela[n] * beams.dipped[beam_step(dz / flat, ROWS), beam_step(left * beams.kerb / ahead, COLUMNS)]
         )
     if beams.kind[n] == BALL:
         return beams.candela[n]
     down = -dz / distance
-    edge = min(max((down - 0.26) / 0.16, 0.0), 1.0)  # dark from 75 degrees on, full within 65
-    return beams.candela[n] * edge * edge / max(down, 0.38) ** 1.6
+    if down < _EDGE:
+        return 0.0
+    edge = min((down - _EDGE) / 0.16, 1.0)  # full within 65 degrees
+    down = max(down, 0.38)
+    return beams.candela[n] * edge * edge / (down * np.sqrt(down))
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _thrown_back(place: np.ndarray, normal: np.ndarray, x: float, y: float, cosine: float) -> float:
+    """How much more of a lamp's light rough level ground throws to the camera at the origin than paper would.
+
+    The light goes along (x, y, ...), and falls on the ground with a cosine.
+    """
+    away = np.sqrt(place[0] ** 2 + place[1] ** 2 + place[2] ** 2) + 1e-6
+    seen = -(place[0] * normal[0] + place[1] * normal[1] + place[2] * normal[2]) / away
+    flat = np.sqrt((place[0] ** 2 + place[1] ** 2) * (x * x + y * y)) + 1e-6
+    same_side = max((place[0] * x + place[1] * y) / flat, 0.0)
+    larger, smaller = max(seen, cosine), max(min(seen, cosine), 0.05)
+    sine_tan = np.sqrt(max(1 - smaller * smaller, 0.0)) * np.sqrt(max(1 - larger * larger, 0.0)) / max(larger, 0.1)
+    return _ROUGH_A + _ROUGH_B * same_side * sine_tan
 
 
 @njit(cache=True, error_model="numpy")
@@ -190,6 +191,8 @@ def irradiance(
             distance = np.sqrt(max(square, _NEAREST_M2))
             lux = _candela(beams, lamp, dx, dy, dz, distance) * against / distance**3
             lux *= 1.0 - (square / beams.reach_m[lamp] ** 2) ** 2  # no edge where it ends
+            if normals[n, 2] > 0.9 and lux > _FAINT_LUX:
+                lux *= _thrown_back(places[n], normals[n], dx / distance, dy / distance, against / distance)
             if lux > most and not beams.own[lamp]:
                 most = lux
                 strongest[n] = lamp
@@ -247,6 +250,38 @@ def scattered(
     return result
 
 
+@njit(cache=True, error_model="numpy")
+def lit_drops(places: np.ndarray, beams: Beams, cells: Cells) -> np.ndarray:
+    """Computes how bright lamps make drops of rain.
+
+    Args:
+        places: (N, 3) float32 relative to the camera.
+        beams: the lamps.
+        cells: where they reach.
+
+    Returns:
+        (N, 3) float32 candela per square metre of a drop's disc.
+    """
+    result = np.zeros((len(places), 3), np.float32)
+    for n in range(len(places)):
+        cell = _cell_of(places[n, 0], places[n, 1])
+        if cell < 0:
+            continue
+        away = np.sqrt(places[n, 0] ** 2 + places[n, 1] ** 2 + places[n, 2] ** 2)
+        for k in range(cells.first[cell], cells.first[cell + 1]):
+            lamp = cells.items[k]
+            dx, dy = places[n, 0] - beams.position[lamp, 0], places[n, 1] - beams.position[lamp, 1]
+            dz = places[n, 2] - beams.position[lamp, 2]
+            distance = np.sqrt(max(dx * dx + dy * dy + dz * dz, 0.25))
+            if distance > beams.reach_m[lamp]:
+                continue
+            onward = -(dx * places[n, 0] + dy * places[n, 1] + dz * places[n, 2]) / (distance * away)
+            lux = _candela(beams, lamp, dx, dy, dz, distance) / distance**2
+            for i in range(3):  # a disc throws all it gets into the phase function
+                result[n, i] += lux * phase(onward) * beams.colour[lamp, i]
+    return result
+
+
 @njit(cache=True, error_model="numpy", inline="always")
 def phase(onward: float) -> float:
     """Share of light that drops scatter by an angle, per steradian.
@@ -258,5 +293,6 @@ def phase(onward: float) -> float:
         A lobe forward and an even rest, 1 over the whole sphere.
     """
     g = _ASYMMETRY
-    lobe = (1 - g * g) / (1 + g * g - 2 * g * onward) ** 1.5
+    spread = 1 + g * g - 2 * g * onward
+    lobe = (1 - g * g) / (spread * np.sqrt(spread))
     return (_FORWARD * lobe + 1 - _FORWARD) / (4 * np.pi)

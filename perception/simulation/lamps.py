@@ -19,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from perception.simulation.ego import EGO_SIZE_LWH_M, FRONT_TO_REAR_AXLE_M
+from perception.simulation.headlamps import beam_table
 from perception.simulation.materials import MATERIALS, material_index
 from perception.simulation.mesh import Mesh
 from perception.simulation.traffic_actors import Behaviour
@@ -30,7 +31,7 @@ POOL, BALL, LOW_BEAM = 0, 1, 2
 """Kinds of lamps: one that shines down in a wide cone, one that shines all round, and a headlamp."""
 
 _LED, _SODIUM, _HEADLAMP, _TAIL_LAMP = (1.10, 0.98, 0.80), (1.55, 0.93, 0.33), (1.0, 1.0, 1.04), (3.0, 0.1, 0.06)
-_POOL_LUX, _BALL_CD, _TAIL_CD = 16.0, 320.0, 7.0
+_POOL_LUX, _BALL_CD, _TAIL_CD = 16.0, 320.0, 4.0
 _STREET_REACH_M, _BEAM_REACH_M, _TAIL_REACH_M = 32.0, 80.0, 6.0
 _THIN_M = 0.2  # a ball is higher than the glass of a lamp that shines down
 _NEAR_M = 110.0
@@ -56,6 +57,7 @@ class Beams(NamedTuple):
         own: (L,) bool, whether it is the own car's, which throws no shadow that its cameras see.
         kerb: -1.0 where traffic keeps to the right, 1.0 where it keeps to the left: the side, leftward positive, to
             which the cut-off of headlamps rises.
+        dipped: candela of a headlamp, see `headlamps.beam_table`.
     """
 
     position: np.ndarray
@@ -66,6 +68,7 @@ class Beams(NamedTuple):
     reach_m: np.ndarray
     own: np.ndarray
     kerb: float
+    dipped: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +142,7 @@ class Lamps:
             reach[near].astype(np.float32),
             own[near],
             self.kerb,
+            beam_table(),
         )
 
     def _ridden(

@@ -179,11 +179,11 @@ def _night(clouds: float, haze: float) -> Light:
         haze_per_m=0.0008 + 0.0012 * haze,
         cloud_salt=0,
         exposure_s=0.020,
-        gain=5.0,
-        brightness=0.075,
+        gain=6.0,
+        brightness=0.085,
         lamps=1.0,
         white_lux=60.0,
-        grain=2.2,
+        grain=1.9,
     )
 
 
@@ -223,7 +223,7 @@ def _in_fog(light: Light, weather: Weather) -> Light:
     total = _overall(light)  # (3,)
     grey = 0.55 * (0.25 * total + 0.75 * total.mean())
     if light.dark:
-        grey = 0.9 * total
+        grey = 2.0 * total  # it throws the light of the street back
     thickness = weather.extinction_per_m * _FOG_DEPTH_M
     through = float(np.exp(-thickness / max(float(light.to_sun[2]), 0.05)))
     return light._replace(

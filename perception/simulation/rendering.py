@@ -10,13 +10,18 @@ import numpy as np
 
 from perception.simulation.edges import borrow, edges
 from perception.simulation.lamp_light import NO_LAMPS, LampField, LampLight, irradiance, scattered
+from perception.simulation.lamps import LOW_BEAM
 from perception.simulation.light import Light
 from perception.simulation.rays import ActorPoses, Hits, RayScene
 from perception.simulation.shading import Appearance, mirrored, radiance
 from perception.simulation.shadows import lamplit, lifted, open_sky, sunlit
+from perception.simulation.wetness import FLAT
 
 _MIRROR_GLOSS = 0.3
 """From this gloss on, reflections are traced; below they are guessed."""
+
+_SLOPES_RAD = 0.035
+"""Wet rough ground smears what it mirrors by about this angle, upward and down."""
 
 _EDGE_OFFSETS_PX = ((-0.35, -0.2), (0.35, 0.2))
 """Where in a pixel on an edge two more rays go, u v (the first goes through the middle)."""
@@ -27,13 +32,13 @@ Between = Callable[[np.ndarray, tuple[float, float]], tuple[np.ndarray, Hits]]
 _EDGE_STEP = 0.12
 """Edges are smoothed where neighbours differ by this share of their sum."""
 
-
 _FAINT = 0.02
 """A lamp whose light is a smaller share of white throws no shadow."""
 
 _THICK_PER_M = 0.004
-_COARSE_PX = 4
-"""In air that takes more light than this, what it scatters of lamps is seen; worked out for every fourth pixel."""
+_LAMP_M = 0.5
+_COARSE_PX = 6
+"""In air that takes more light than this, what it scatters of lamps is seen; worked out for every sixth pixel."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,14 +167,21 @@ class Instant:
         return radiance(view.directions, hits, lit, clear, mirrors, self.looks, self.light, view.pixel_rad, lamps)
 
     def _in_the_air(self, view: View, hits: Hits) -> np.ndarray:
-        """(H * W, 3) float32 light of lamps that fog throws to the camera before what is seen through it."""
+        """(H * W, 3) float32 light of lamps that fog throws to the camera before what is seen through it.
+
+        Cars whose headlamps the camera does not see light none of it.
+        """
         assert self.lamps is not None, "only lamps are seen in the air"
         shape = (-1, view.width_px)
-        every = np.arange(len(view.directions)).reshape(shape)[::_COARSE_PX, ::_COARSE_PX]  # (H / 4, W / 4)
+        every = np.arange(len(view.directions)).reshape(shape)[::_COARSE_PX, ::_COARSE_PX]  # (H / 6, W / 6)
         rows, field = every.ravel(), self.lamps
-        seen = scattered(
-            view.directions[rows], hits.distance_m[rows], field.beams, field.cells, self.light.haze_per_m
-        )  # (H / 4 * W / 4, 3)
+        hidden = (field.beams.kind == LOW_BEAM) & ~field.beams.own  # (L,)
+        asked = np.nonzero(hidden)[0]
+        away = np.linalg.norm(field.beams.position[asked], axis=1)
+        towards = field.beams.position[asked] / np.maximum(away, np.float32(1e-3))[:, None]
+        hidden[asked] = self.rays.occluded(view.eye_m, towards, np.maximum(away - _LAMP_M, 0), self.actors)
+        beams = field.beams._replace(candela=np.where(hidden, np.float32(0), field.beams.candela))
+        seen = scattered(view.directions[rows], hits.distance_m[rows], beams, field.cells, self.light.haze_per_m)
         light = (seen * np.float32(np.pi / field.white_lux)).reshape(*every.shape, 3)
         height = len(view.directions) // view.width_px
         return cv2.resize(light, (view.width_px, height), interpolation=cv2.INTER_LINEAR).reshape(-1, 3)
@@ -193,7 +205,33 @@ class Instant:
         lamps = self.lamp_light(found, view.eye_m, origins, onward)
         facing = found.normal @ self.light.to_sun > 0  # (K,)
         clear = np.full(len(own), 0.8, np.float32)
-        return rows, self._radiance(replace(view, directions=onward), found, facing, clear, _guessed(len(own)), lamps)
+        seen = self._radiance(replace(view, directions=onward), found, facing, clear, _guessed(len(own)), lamps)
+        rough = FLAT[hits.material[own]] & (hits.actor[own] < 0)  # (K,)
+        if rough.any():
+            places = np.stack([own[rough] // view.width_px, own[rough] % view.width_px])  # (2, R)
+            seen[rough] = _drawn_out(seen[rough], places, view.pixel_rad)
+        return rows, seen
+
+
+def _drawn_out(light: np.ndarray, places: np.ndarray, pixel_rad: float) -> np.ndarray:
+    """Reflections (R, 3) in wet rough ground, smeared upward and down over what lies around them.
+
+    Args:
+        light: (R, 3) float32 in a mirror.
+        places: (2, R) their rows and columns in the picture.
+        pixel_rad: angle that one pixel covers.
+
+    Returns:
+        (R, 3) float32.
+    """
+    row, column = places // 2
+    total = np.zeros((row.max() + 1, column.max() + 1, 4), np.float32)
+    np.add.at(total, (row, column), np.column_stack((light, np.ones(len(light), np.float32))))
+    tall = 2 * int(_SLOPES_RAD / (2 * pixel_rad)) + 1
+    for _ in range(2):
+        total = cv2.blur(total, (3, tall), borderType=cv2.BORDER_CONSTANT)
+    mean = total[..., :3] / np.maximum(total[..., 3:], 1e-6)  # (H / 2, W / 2, 3)
+    return mean[row, column]
 
 
 def _guessed(count: int) -> tuple[np.ndarray, np.ndarray]:

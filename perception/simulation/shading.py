@@ -10,7 +10,7 @@ from numba import njit
 from perception.simulation.lamp_light import LampLight
 from perception.simulation.light import Light, sky_colour
 from perception.simulation.rays import Hits
-from perception.simulation.textures import LEAVES, WINDOWS, smooth_noise, texture
+from perception.simulation.textures import ASPHALT, LEAVES, PAVING, WINDOWS, cell_hash, smooth_noise, texture
 
 
 class Appearance(NamedTuple):
@@ -97,6 +97,25 @@ def _share_of_light(
     return direct + bounce, ambient
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def _at_home(normal: np.ndarray, u: float, v: float, pattern: int, scale_m: float) -> float:
+    """Light behind a window at night: some flats have theirs on, and some panes of an office."""
+    wide, high, share = (scale_m, 1.2 * scale_m, 0.13) if pattern == WINDOWS else (6.0, 3.1, 0.24)
+    i, j = int(np.floor(u / wide)), int(np.floor(v / high))
+    side = 3 * int(np.rint(3 * normal[0])) + int(np.rint(3 * normal[1]))
+    chance = cell_hash(i, j, 40 + side)
+    return (0.10 + 0.16 * cell_hash(i, j, 80 + side)) if chance < share else 0.0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _puddles(place: np.ndarray) -> float:
+    """How smooth the water on wet ground is: it stands in hollows, elsewhere it fills what is between the stones."""
+    hollow = 0.7 * smooth_noise(0.23 * place[0], 0.23 * place[1], 28)
+    hollow += 0.4 * smooth_noise(0.9 * place[0], 0.9 * place[1], 29)
+    share = min(max(2.2 * hollow + 0.25, 0.0), 1.0)
+    return 0.45 + 0.65 * share
+
+
 @njit(cache=True, error_model="numpy")
 def radiance(
     directions: np.ndarray,
@@ -145,6 +164,8 @@ def radiance(
         share = 0.0
         if gloss > 0:
             share = gloss * (0.1 * gloss + 0.85 * (1 - facing) ** 5)
+            if gloss > 0.3 and pattern in (ASPHALT, PAVING):  # as they are only when wet
+                share *= _puddles(place)
             if rows[n] >= 0:
                 reflection[:] = reflections[rows[n]]
             else:
@@ -152,7 +173,9 @@ def radiance(
         kept = np.exp(-light.haze_per_m * distance)
         albedo = looks.albedo[material]
         glow = lamps.emission[n] if shining else light.lamps * looks.emission[material]
-        room = glow > 0 and gloss > 0.3 and pattern == 0 and hits.actor[n] < 0  # light behind a window
+        if lamplit and gloss >= 0.45 and hits.actor[n] < 0 and abs(normal[2]) < 0.3:
+            glow = max(glow, light.lamps * _at_home(hits.mesh_normal[n], u, v, pattern, scale_m))
+        room = glow > 0 and gloss > 0.3 and pattern in (0, WINDOWS) and hits.actor[n] < 0  # light behind a window
         if room:
             glow *= 0.75 + 0.6 * smooth_noise(1.7 * u, 1.3 * v, 27)
         for i in range(3):

@@ -8,11 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from perception.simulation.developing import develop, expose, pixel_ways, smear
+from perception.simulation.optics import Shot, plain, through_rain_and_lens
 from perception.simulation.raster import Lens
 from perception.simulation.rays import Hits
 from perception.simulation.rendering import View
 from perception.simulation.sensors.base import Surroundings
-from perception.simulation.sensors.shutter import instant_of, jpeg, shutter_ways
+from perception.simulation.sensors.shutter import grain, instant_of, jpeg, shutter_ways
+
+_NEAREST_M = 0.05
+_HOOD_RAD = float(np.radians(55.0))  # the sun farther aside does not shine into the lens
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +92,11 @@ class Camera:
         rays *= 1 / np.sqrt(1 + rays[:, :1] ** 2 + rays[:, 1:2] ** 2)
         return rays
 
+    def _project(self, places: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) of places (N, 3) in the camera frame; NaN behind it."""
+        ahead = np.where(places[:, 2:] > _NEAREST_M, places[:, 2:], np.nan)  # (N, 1)
+        return places[:, :2] / ahead * self.intrinsics[[0, 1], [0, 1]] + self.intrinsics[:2, 2]
+
     def capture(self, surroundings: Surroundings, t_us: int) -> CameraRecording:
         """Takes a picture.
 
@@ -117,7 +126,10 @@ class Camera:
         picture = instant.picture(view, hits, between if self.smooth_edges else None)
         if self.motion_blur:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us))
-        noise = surroundings.rng(self.channel, t_us).standard_normal((height, width, 3), dtype=np.float32)
+        if not plain(surroundings.light, surroundings.weather):
+            shot = Shot.of(self.channel, surroundings, self.sensor2ego, t_us, _HOOD_RAD, self._project)
+            picture = through_rain_and_lens(picture, instant, view, shot, surroundings.weather)
+        noise = grain(surroundings, self.channel, t_us, (height, width))
         image = develop(picture, expose(picture, surroundings.light), noise)
         actor = surroundings.known(hits.actor, t_us)
         num_actors = len(motion.actor_shapes(t_us))

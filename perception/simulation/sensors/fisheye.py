@@ -20,10 +20,11 @@ from perception.simulation.developing import develop, expose, smear
 from perception.simulation.ego import EGO_CENTRE_M, EGO_SIZE_LWH_M
 from perception.simulation.fisheye_lens import FisheyeLens
 from perception.simulation.mesh import Mesh, placed
+from perception.simulation.optics import Shot, plain, through_rain_and_lens
 from perception.simulation.rays import STATIC, Hits, RayScene
 from perception.simulation.rendering import Instant, View
 from perception.simulation.sensors.base import Surroundings
-from perception.simulation.sensors.shutter import instant_of, jpeg, shutter_ways
+from perception.simulation.sensors.shutter import grain, instant_of, jpeg, shutter_ways
 from perception.simulation.shading import mirrored, radiance
 from perception.simulation.shadows import lifted, sunlit
 
@@ -161,11 +162,14 @@ class Fisheye:
         """
         size, light = self.image_size_px, surroundings.light
         ego2global = surroundings.motion.ego2global(t_us)
-        picture, hits = self._picture(surroundings, ego2global, t_us)
+        picture, hits, instant, view = self._picture(surroundings, ego2global, t_us)
         if self.motion_blur:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us).reshape(*size, 2))
+        if not plain(light, surroundings.weather):
+            shot = Shot.of(self.channel, surroundings, self.sensor2ego, t_us, THETA_MAX_RAD, self.lens.project)
+            picture = through_rain_and_lens(picture, instant, view, shot, surroundings.weather)
         rim = np.clip(self.lens.rays[1] / _RIM_RAD, 0, 1).astype(np.float32).reshape(*size, 1)
-        noise = surroundings.rng(self.channel, t_us).standard_normal((*size, 3), dtype=np.float32)
+        noise = grain(surroundings, self.channel, t_us, size)
         exposure = expose(picture.reshape(1, -1, 3)[:, self._inside], light)
         valid = self._inside.reshape(size)
         image = np.where(valid[..., None], develop(picture * rim, exposure, noise), 0).astype(np.uint8)
@@ -181,8 +185,10 @@ class Fisheye:
             semantic=np.where(hits.found, hits.semantic, 0).astype(np.uint8).reshape(size),
         )
 
-    def _picture(self, surroundings: Surroundings, ego2global: np.ndarray, t_us: int) -> tuple[np.ndarray, Hits]:
-        """The light (H, W, 3), and what the pixels' middles show, the own car included (as `STATIC`)."""
+    def _picture(
+        self, surroundings: Surroundings, ego2global: np.ndarray, t_us: int
+    ) -> tuple[np.ndarray, Hits, Instant, View]:
+        """The light (H, W, 3), what the pixels' middles show, the own car included (as `STATIC`), and how it was seen."""
         scene, actors, own = surroundings.rays, surroundings.actors(t_us), self._own_car
         eye = (ego2global @ self.sensor2ego)[:3, 3]
         turn = (ego2global[:3, :3] @ self.sensor2ego[:3, :3]).T.astype(np.float32)
@@ -204,7 +210,7 @@ class Fisheye:
         flat[own.pixels] = share * light + (1 - share) * flat[own.pixels]
         for target, value in zip(hits, seen, strict=True):
             target[own.pixels] = value
-        return picture, hits
+        return picture, hits, instant, view
 
     def _pixel_motion(self, surroundings: Surroundings, hits: Hits, t_us: int) -> np.ndarray:
         """(H * W, 2) float32: how far each pixel's surface moves in the picture while the shutter is open."""

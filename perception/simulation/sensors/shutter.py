@@ -31,6 +31,12 @@ def instant_of(surroundings: Surroundings, eye_m: np.ndarray, t_us: int) -> Inst
     return Instant(surroundings.rays, surroundings.actors(t_us), casters, light, looks, field)
 
 
+def grain(surroundings: Surroundings, channel: str, t_us: int, image_size_px: tuple[int, int]) -> np.ndarray:
+    """The noise (H, W, 3) float32 of a picture, normal; wider the less light there is."""
+    noise = surroundings.rng(channel, t_us).standard_normal((*image_size_px, 3), dtype=np.float32)
+    return noise if surroundings.light.grain == 1 else noise * np.float32(surroundings.light.grain)
+
+
 def shutter_ways(surroundings: Surroundings, sensor2ego: np.ndarray, t_us: int) -> np.ndarray:
     """How objects move past a camera while its shutter is open.
 
