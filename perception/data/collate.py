@@ -8,7 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from perception.structures import Batch, CameraImages, PointBatch, PointCloud, Sample
+from perception.geometry.cameras import kannala_brandt_theta_max
+from perception.structures import Batch, CameraImages, EchoBatch, PointBatch, PointCloud, Sample, UltrasonicEchoes
+from perception.structures.sensors import ECHO_AXES
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -20,7 +22,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         samples: B samples, at least one.
 
     Returns:
-        The batch; no tensor is shared with the samples except annotations.
+        The batch; no tensor is shared with the samples except annotations and the truth about the near field.
 
     Raises:
         ValueError: no samples; a group differs in its cameras, picture size or camera model; points differ in fields.
@@ -36,6 +38,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ego2aug=torch.stack([sample.ego2aug for sample in samples]),
         cameras={name: _collate_cameras(name, samples) for name in groups},
         lidar=_collate_points([sample.lidar for sample in samples]),
+        radar=_collate_points([sample.radar for sample in samples]),
+        radar4d=_collate_points([sample.radar4d for sample in samples]),
+        ultrasonic=_collate_echoes([sample.ultrasonic for sample in samples]),
+        near_field=tuple(sample.near_field for sample in samples),
         boxes=tuple(sample.boxes for sample in samples),
     )
 
@@ -61,6 +67,16 @@ def _collate_cameras(group: str, samples: Sequence[Sample]) -> CameraImages:
         camera2ego=torch.stack([row.camera2ego for row in rows]),
         image2aug=torch.stack([row.image2aug for row in rows]),
         present=torch.stack([row.present for row in rows]),
+        theta_max_rad=_collate_theta_max(rows),
+    )
+
+
+def _collate_theta_max(rows: Sequence[CameraImages]) -> Tensor | None:
+    """(B, N), from the distortion where a sample says nothing; None where none says anything."""
+    if all(row.theta_max_rad is None for row in rows):
+        return None
+    return torch.stack(
+        [kannala_brandt_theta_max(row.distortion) if row.theta_max_rad is None else row.theta_max_rad for row in rows]
     )
 
 
@@ -78,6 +94,7 @@ def _absent_cameras(model: CameraImages) -> CameraImages:
         camera2ego=_identities(num_cameras, 4),
         image2aug=_identities(num_cameras, 3),
         present=torch.zeros_like(model.present),
+        theta_max_rad=None,
     )
 
 
@@ -89,14 +106,30 @@ def _collate_points(clouds: Sequence[PointCloud | None]) -> PointBatch | None:
     if any(cloud.fields != fields for cloud in found):
         names = sorted({cloud.fields for cloud in found})
         raise ValueError(f"collate: points must have the same fields in all samples, got {names}")
-    counts = torch.tensor([0 if cloud is None else len(cloud.points) for cloud in clouds])
+    counts = [0 if cloud is None else len(cloud.points) for cloud in clouds]
     return PointBatch(
         points=torch.cat([cloud.points for cloud in found]),  # sum of P
-        batch_index=torch.repeat_interleave(torch.arange(len(clouds)), counts),
+        batch_index=_batch_index(counts),
         present=torch.tensor([cloud is not None for cloud in clouds]),
         sensor2ego=torch.stack([_identities(1, 4)[0] if cloud is None else cloud.sensor2ego for cloud in clouds]),
         fields=fields,
     )
+
+
+def _collate_echoes(reports: Sequence[UltrasonicEchoes | None]) -> EchoBatch | None:
+    found = [report for report in reports if report is not None]
+    if not found:
+        return None
+    return EchoBatch(
+        **{name: torch.cat([getattr(report, name) for report in found]) for name in ECHO_AXES},  # sum of E
+        batch_index=_batch_index([0 if report is None else len(report) for report in reports]),
+        present=torch.tensor([report is not None for report in reports]),
+    )
+
+
+def _batch_index(counts: Sequence[int]) -> Tensor:
+    """(sum of counts,) the number of the sample that each row belongs to."""
+    return torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
 
 
 def _identities(count: int, size: int) -> Tensor:

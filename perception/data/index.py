@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from perception.data.index_records import Annotations, SampleRecord, SceneRecord, SensorRecord
 from perception.data.index_store import open_index, verify_index
 from perception.formats.nuscenes_boxes import pose_matrices
 from perception.formats.splits import SPLITS, split_scenes
@@ -20,103 +20,7 @@ from perception.formats.splits import SPLITS, split_scenes
 REFERENCE_CHANNEL = "LIDAR_TOP"
 """The sensor whose pose a sample has."""
 
-
-@dataclass(frozen=True, eq=False)
-class SensorRecord:
-    """One recording of one sensor.
-
-    Attributes:
-        token: of the `sample_data` row.
-        channel: such as `CAM_FRONT`.
-        modality: `camera`, `lidar`, `radar`, or the set's own (`ultrasonic`, `fisheye`, `radar4d`).
-        path: of the file, relative to the dataroot.
-        timestamp_us: when it was recorded, microseconds.
-        sensor2ego: (4, 4) float64, mounting; no ego motion in it.
-        ego2global: (4, 4) float64, at `timestamp_us`.
-        intrinsics: (3, 3) float64 in pixels of the recorded picture; None for what is no camera.
-        distortion: (4,) float64, Kannala-Brandt coefficients; None without.
-        camera_model: `pinhole`, `kannala_brandt` or None.
-        width: of the picture in pixels, 0 for what is no camera.
-        height: of the picture in pixels, 0 for what is no camera.
-        is_key_frame: whether it belongs to the annotated moment.
-    """
-
-    token: str
-    channel: str
-    modality: str
-    path: str
-    timestamp_us: int
-    sensor2ego: np.ndarray
-    ego2global: np.ndarray
-    intrinsics: np.ndarray | None
-    distortion: np.ndarray | None
-    camera_model: str | None
-    width: int
-    height: int
-    is_key_frame: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Annotations:
-    """The annotated objects of one sample, in the order of the annotation table.
-
-    Attributes:
-        boxes_global: (M, 9) float64 x y z l w h yaw vx vy in the global frame; velocity by the devkit's rule, NaN
-            where unknown.
-        rotations: (M, 4) float64 full orientation w x y z in the global frame.
-        categories: M category names.
-        labels: (M,) int64 index into the detection classes, -1 for a category without class.
-        num_lidar_pts: (M,) int64.
-        num_radar_pts: (M,) int64.
-        visibility: (M,) int64, 1 (up to 40 % visible) to 4 (over 80 %), 0 unknown.
-        attributes: M attribute names, '' for none.
-        tokens: M tokens of `sample_annotation` rows.
-        instance_tokens: M tokens of tracks.
-    """
-
-    boxes_global: np.ndarray
-    rotations: np.ndarray
-    categories: tuple[str, ...]
-    labels: np.ndarray
-    num_lidar_pts: np.ndarray
-    num_radar_pts: np.ndarray
-    visibility: np.ndarray
-    attributes: tuple[str, ...]
-    tokens: tuple[str, ...]
-    instance_tokens: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class SampleRecord:
-    """One annotated moment.
-
-    Attributes:
-        token: of the `sample` row.
-        scene: its scene's name.
-        timestamp_us: microseconds.
-        ego2global: (4, 4) float64, of the reference sensor's keyframe; of the first sensor where there is no LIDAR_TOP.
-        sensors: the keyframe of every channel that has one.
-        annotations: None in a set without annotations.
-    """
-
-    token: str
-    scene: str
-    timestamp_us: int
-    ego2global: np.ndarray
-    sensors: dict[str, SensorRecord]
-    annotations: Annotations | None
-
-
-@dataclass(frozen=True)
-class SceneRecord:
-    """One scene: its name, and what is known of the place and the drive."""
-
-    token: str
-    name: str
-    description: str
-    location: str
-    logfile: str
-    vehicle: str
+__all__ = ["REFERENCE_CHANNEL", "Annotations", "Index", "SampleRecord", "SceneRecord", "SensorRecord"]
 
 
 class Index:
@@ -188,16 +92,19 @@ class Index:
                 annotations=self._annotations_of(i) if self.has_annotations else None,
             )
 
-    def sweeps(self, i: int, channel: str, count: int) -> list[SensorRecord]:
-        """The recordings of a sensor before a sample's keyframe, newest first; they never leave the scene.
+    def sweeps(self, i: int, channel: str, count: int, since_us: int | None = None) -> list[SensorRecord]:
+        """The recordings of a sensor before the one that belongs to a sample, newest first; never out of the scene.
+
+        That one is the keyframe, or else the sensor's recording attached to the sample that is nearest to it in time.
 
         Args:
             i: position in the index.
-            channel: a channel that has a keyframe in this sample, else there are no sweeps.
+            channel: a channel that has a recording at this sample, else there are no sweeps.
             count: how many at most.
+            since_us: recordings before this time are left out.
 
         Returns:
-            Up to `count` records, without the keyframe itself; earlier keyframes count as sweeps.
+            Up to `count` records, without the sample's own; earlier keyframes count as sweeps.
 
         Raises:
             IndexError: there is no such position.
@@ -206,13 +113,14 @@ class Index:
         if count < 0:
             raise ValueError(f"sweeps: count must be >= 0, got {count}")
         with self._reading("sweeps", i):
-            rows = self._rows("keyframes", i)
-            row = next((row for row in rows if self._channel(row) == channel), -1)
+            row = self._own_row(i, channel)
             found: list[int] = []
             while row >= 0 and len(found) <= count:
+                if found and since_us is not None and self._sensors["timestamp_us"][row] < since_us:
+                    break
                 found.append(row)
                 row = self._sensors["previous"][row]
-            return self._sensor_records(np.array(found[1 : count + 1], dtype=np.int64))
+            return self._sensor_records(np.array(found[1 : count + 1], dtype=np.int64)) if len(found) > 1 else []
 
     def annotations_of(self, positions: np.ndarray) -> tuple[Annotations, np.ndarray]:
         """The annotations of many samples in one table, without reading the samples one by one.
@@ -406,6 +314,15 @@ class Index:
         offsets, rows = self._samples[column]
         return rows[offsets[i] : offsets[i + 1]]
 
+    def _own_row(self, i: int, channel: str) -> int:
+        """Row of a channel's keyframe, or of the attached recording nearest in time; -1 for none."""
+        for row in self._rows("keyframes", i):
+            if self._channel(row) == channel:
+                return int(row)
+        rows = [row for row in self._rows("extras", i) if self._channel(row) == channel]
+        away = [abs(int(self._sensors["timestamp_us"][row]) - int(self._samples["timestamp_us"][i])) for row in rows]
+        return int(rows[np.argmin(away)]) if rows else -1
+
     def _channel(self, row: int) -> str:
         return self._calibrations["channel"][self._sensors["calibration"][row]].as_py()
 
@@ -431,6 +348,7 @@ class Index:
                 width=int(table["width"][row]),
                 height=int(table["height"][row]),
                 is_key_frame=table["is_key_frame"][row].as_py(),
+                theta_max_rad=calibrations["theta_max_rad"][c].as_py(),
             )
             for n, (row, c) in enumerate(zip(rows.tolist(), calibration.tolist(), strict=True))
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
@@ -198,6 +199,7 @@ def _calibration_columns(reader: _Reader) -> tuple[pa.Table, pa.Table]:
         "camera_intrinsic": pa.list_(_POINT),
         "camera_distortion": _QUATERNION,
         "camera_model": pa.string(),
+        "camera_theta_max_rad": pa.float64(),
     }
     rows = reader.read("calibrated_sensor", fields)
     sensor = reader.join("calibrated_sensor", rows, "sensor_token", "sensor", sensors)
@@ -209,6 +211,7 @@ def _calibration_columns(reader: _Reader) -> tuple[pa.Table, pa.Table]:
         "intrinsics": [intrinsics for intrinsics, _ in cameras],
         "distortion": rows["camera_distortion"],
         "camera_model": [model for _, model in cameras],
+        "theta_max_rad": rows["camera_theta_max_rad"],
     }
     return _table("calibrations", table), rows
 
@@ -230,6 +233,9 @@ def _camera(reader: _Reader, row: dict) -> tuple[list[float] | None, str | None]
         reader.fail(table, token, "camera_model", f"must be one of {', '.join(_CAMERA_MODELS)}, got {model!r}")
     if model == "kannala_brandt" and (distortion is None or not np.isfinite(distortion).all()):
         reader.fail(table, token, "camera_distortion", f"must be four numbers for {model}, got {distortion}")
+    theta_max = row["camera_theta_max_rad"]
+    if theta_max is not None and not 0 < theta_max <= math.pi:
+        reader.fail(table, token, "camera_theta_max_rad", f"must be in (0, pi], got {theta_max}")
     return flat, model or "pinhole"
 
 

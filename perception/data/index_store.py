@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "index.json"
 _FORMAT = "perception-index"
 
@@ -64,6 +64,7 @@ SCHEMAS = {
             ("intrinsics", _vector(9)),
             ("distortion", _vector(4)),
             ("camera_model", pa.string()),
+            ("theta_max_rad", pa.float64()),
         ]
     ),
     # Sorted by sample, within one in the order of the annotation table.

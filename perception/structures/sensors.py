@@ -51,7 +51,7 @@ class UltrasonicEchoes:
             echo.
         beam_rad: (E,) float32 angle off the axis at which a direct echo counts half.
         sigma_m: (E,) float32 standard deviation of the distance.
-        level: (E,) float32 loudness in 0..1; 0 where there is no echo.
+        level: (E,) float32 loudness in (0, 1]; 0 where there is no echo.
         age_s: (E,) float32 how long before the sample's time it was heard.
         kind: (E,) int64 `perception.ops.echo_splat.EchoKind`.
         state: (E,) int64 `perception.formats.ultrasonic.EchoState` of the report.
