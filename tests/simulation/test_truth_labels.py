@@ -1,4 +1,4 @@
-"""Point labels and depth of pictures: by what rays met, agreeing with boxes and with one another."""
+"""Point labels, depth of pictures, radar counts: by what rays met, agreeing with boxes and with one another."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,10 @@ pytest.importorskip("numba", reason="numba compiles the loops around them")
 from perception.formats.classes import POINT_CATEGORIES
 from perception.formats.point_labels import panoptic_bytes
 from perception.simulation.rig import roof_lidar, surround_cameras
+from perception.simulation.sensors.radar import RadarRecording, count_radar_points
 from perception.simulation.truth.images import picture_depth, picture_points
 from perception.simulation.truth.lidarseg import InstanceNumbers, panoptic_labels
-from tests.simulation.tiny_world import EvenMotion, surroundings, wall_at
+from tests.simulation.tiny_world import EvenMotion, pose, surroundings, wall_at
 from tests.simulation.truth_world import NUM_ACTORS, draw_scene
 
 T_US = 1_000_000
@@ -80,3 +81,28 @@ def test_points_of_a_picture_lie_at_their_depth() -> None:
     np.testing.assert_allclose(points[:, 2], depth_m[np.isfinite(depth_m)], rtol=1e-5)
     pixels = points[:, :2] / points[:, 2:] * camera.intrinsics[[0, 1], [0, 1]] + camera.intrinsics[:2, 2]
     np.testing.assert_allclose(pixels % 2 - np.rint(pixels % 2), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_radar_returns_are_counted_in_the_boxes_they_lie_in(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = np.column_stack([rng.uniform(-30, 30, (6, 3)), rng.uniform(1, 5, (6, 3)), rng.uniform(-3, 3, 6)])
+    owners = [rng.integers(0, 6, 20) for _ in range(5)]
+    scans = []
+    for owner in owners:
+        local = rng.uniform(-0.49, 0.49, (20, 3)) * boxes[owner, 3:6]
+        cos, sin = np.cos(boxes[owner, 6]), np.sin(boxes[owner, 6])
+        turned = np.column_stack(
+            [cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1], local[:, 2]]
+        )
+        sensor2global = pose(*rng.uniform(-3, 3, 3), rng.uniform(-3, 3))
+        sensor = (turned + boxes[owner, :3] - sensor2global[:3, 3]) @ sensor2global[:3, :3]
+        points = np.column_stack([sensor, rng.random((20, 15))]).astype(np.float32)
+        scans.append(RadarRecording(T_US, np.eye(4), sensor2global, points, owner.astype(np.int32), np.zeros(20, bool)))
+    counts = count_radar_points(scans, boxes)
+    apart = np.linalg.norm(boxes[:, None, :3] - boxes[None, :, :3], axis=-1) + 100 * np.eye(6)
+    alone = apart.min(axis=1) > 8
+    expected = np.bincount(np.concatenate(owners), minlength=6)
+    assert counts.dtype == np.int64
+    assert (counts >= expected).all()
+    np.testing.assert_array_equal(counts[alone], expected[alone])
