@@ -58,11 +58,13 @@ class Scans:
         rows: (P, F) float64, columns of the file, sensor frame.
         radar2ego: (P, 4, 4) float64 of each row's scan, with the ego motion since it.
         lag_s: (P,) float64, seconds from each row's scan to the sample's time.
+        radar: (P,) int64, place of each row's radar in the channels asked for.
     """
 
     rows: Tensor
     radar2ego: Tensor
     lag_s: Tensor
+    radar: Tensor
 
 
 def load_radar(files: SampleFiles, wanted: RadarLoading) -> PointCloud | None:
@@ -85,8 +87,7 @@ def load_radar(files: SampleFiles, wanted: RadarLoading) -> PointCloud | None:
     scans = _read_scans(files, wanted, _read)
     if scans is None:
         return None
-    points = thin_points(radar_points(scans, wanted), wanted.max_points, files.number)
-    return PointCloud(points=points, fields=RADAR_FIELDS, sensor2ego=identity4())
+    return _cloud(radar_points(scans, wanted), scans, RADAR_FIELDS, (wanted.max_points, files.number))
 
 
 def load_radar4d(files: SampleFiles, wanted: Radar4dLoading) -> PointCloud | None:
@@ -111,8 +112,7 @@ def load_radar4d(files: SampleFiles, wanted: Radar4dLoading) -> PointCloud | Non
     scans = _read_scans(files, wanted, _read)
     if scans is None:
         return None
-    points = thin_points(radar4d_points(scans, wanted), wanted.max_points, files.number)
-    return PointCloud(points=points, fields=RADAR4D_FIELDS, sensor2ego=identity4())
+    return _cloud(radar4d_points(scans, wanted), scans, RADAR4D_FIELDS, (wanted.max_points, files.number))
 
 
 def radar_points(scans: Scans, wanted: RadarLoading) -> Tensor:
@@ -160,7 +160,8 @@ def _read_scans(
 ) -> Scans | None:
     """Radar by radar, newest first; nothing of a radar whose own scan of the sample cannot be read."""
     found: list[tuple[np.ndarray, SensorRecord]] = []
-    for channel in wanted.channels:
+    radars: list[int] = []
+    for radar, channel in enumerate(wanted.channels):
         own = files.recording(channel)
         newest = None if own is None else files.read_rows(own, read)
         if own is None or newest is None:
@@ -168,6 +169,7 @@ def _read_scans(
         found.append((newest, own))
         sweeps = files.index.sweeps(files.number, channel, wanted.num_sweeps) if wanted.num_sweeps else []
         found += [(rows, sweep) for sweep in sweeps if (rows := files.read_rows(sweep, read)) is not None]
+        radars += [radar] * (len(found) - len(radars))
     if not found:
         return None
     scan = torch.repeat_interleave(torch.tensor([len(rows) for rows, _ in found]))  # (P,)
@@ -175,7 +177,14 @@ def _read_scans(
         rows=torch.from_numpy(np.concatenate([rows for rows, _ in found])).double(),
         radar2ego=torch.stack([files.sensor2ego(sensor) for _, sensor in found])[scan],
         lag_s=torch.tensor([files.lag_s(sensor) for _, sensor in found], dtype=torch.float64)[scan],
+        radar=torch.tensor(radars)[scan],
     )
+
+
+def _cloud(points: Tensor, scans: Scans, fields: tuple[str, ...], limit_and_seed: tuple[int | None, int]) -> PointCloud:
+    limit, seed = limit_and_seed
+    kept = thin_points(torch.arange(len(points)), limit, seed)
+    return PointCloud(points=points[kept], fields=fields, sensor2ego=identity4(), sensor=scans.radar[kept])
 
 
 def _turned(scans: Scans, vectors: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from perception.formats.ultrasonic import MAX_LEVEL_DB, Burst, EchoState, read_u
 from perception.ops.echo_splat import EchoKind
 from perception.structures import UltrasonicEchoes
 
+_WHOLE = ("kind", "state", "sensor", "sent_by")
 _MAX_SWEEPS = 64  # of one sensor
 
 
@@ -69,7 +70,7 @@ def load_ultrasonic(files: SampleFiles, wanted: UltrasonicLoading) -> Ultrasonic
     columns = {name: np.concatenate([report[name] for report in reports]) for name in reports[0]}
     return UltrasonicEchoes(
         **{
-            name: torch.from_numpy(values.astype(np.int64 if name in ("kind", "state", "sensor") else np.float32))
+            name: torch.from_numpy(values.astype(np.int64 if name in _WHOLE else np.float32))
             for name, values in columns.items()
         }
     )
@@ -100,9 +101,10 @@ def _echoes(sender: _Sender) -> dict[str, np.ndarray]:
     heard = state == EchoState.OBJECT
     distance_m = np.where(heard, burst.distance_m[report, echo], burst.reach_m[report])
     flight_s = 2 * distance_m / burst.sound_speed_m_s
+    start, end = _poses(sender, burst.receiver[report], flight_s)
     return {
-        "sender": np.tile(sender.then[sender.row[burst.sender]], (len(report), 1)),
-        "receiver": _receivers(sender, burst.receiver[report], flight_s),
+        "sender": start,
+        "receiver": end,
         "distance_m": distance_m,
         "beam_rad": np.full(len(report), burst.half_beam_rad),
         "sigma_m": np.full(len(report), burst.noise_m),
@@ -111,14 +113,21 @@ def _echoes(sender: _Sender) -> dict[str, np.ndarray]:
         "kind": np.where(echo == 1, EchoKind.LATER, kind),
         "state": state,
         "sensor": burst.receiver[report],
+        "sent_by": np.full(len(report), burst.sender),
     }
 
 
-def _receivers(sender: _Sender, numbers: np.ndarray, flight_s: np.ndarray) -> np.ndarray:
-    """(E, 3) where each receiver was when the sound came: between its place at the burst and that at the sample."""
+def _poses(sender: _Sender, numbers: np.ndarray, flight_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the sender was at the burst and each receiver when the sound came, (E, 3) each.
+
+    The vehicle drives evenly from the burst to the sample. To hear its own echo a sensor moves on by some centimetres:
+    that lies, but for a millimetre, on a circle around the place half-way.
+    """
     rows = [sender.row[number] for number in numbers.tolist()]
     then = sender.then[rows]  # (E, 3)
     driven = sender.now[rows] - then
     driven[:, 2] = np.mod(driven[:, 2] + np.pi, 2 * np.pi) - np.pi
-    share = np.clip(flight_s / sender.age_s, 0, 1) if sender.age_s > 0 else np.zeros(len(numbers))
-    return then + driven * share[:, None]
+    share = np.clip(flight_s / sender.age_s, 0, 1)[:, None] if sender.age_s > 0 else np.zeros((len(rows), 1))
+    direct = (numbers == sender.burst.sender)[:, None]  # (E, 1)
+    receivers = then + driven * np.where(direct, share / 2, share)
+    return np.where(direct, receivers, sender.then[sender.row[sender.burst.sender]]), receivers

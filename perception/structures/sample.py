@@ -73,6 +73,7 @@ class PointCloud:
         fields: names of the C extra columns, such as "intensity" and "time_lag_s".
         sensor2ego: (4, 4) float64 rigid; its translation is the sensor's origin in the ego frame. The identity where
             the points come from several sensors.
+        sensor: (P,) int64, which of several sensors each point comes from; None for one sensor.
 
     Raises:
         TypeError: a field that must be a tensor is none.
@@ -82,9 +83,13 @@ class PointCloud:
     points: Tensor
     fields: tuple[str, ...]
     sensor2ego: Tensor
+    sensor: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_shapes(self, {"points": "P F", "sensor2ego": "4 4"}, {"F": 3 + len(self.fields)})
+        shapes = {"points": "P F", "sensor2ego": "4 4"}
+        if self.sensor is not None:
+            shapes["sensor"] = "P"
+        check_shapes(self, shapes, {"F": 3 + len(self.fields)})
 
 
 @dataclass(frozen=True, kw_only=True)

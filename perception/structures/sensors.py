@@ -46,7 +46,8 @@ class UltrasonicEchoes:
     Args:
         sender: (E, 3) float32 x y in metres and heading in radians, in the ego frame at the sample's time, of the
             sensor that sent, where it was at its burst.
-        receiver: (E, 3) float32 likewise of the sensor that heard; the sender itself for a direct echo.
+        receiver: (E, 3) float32 likewise of the sensor that heard, where it was when it heard. For a direct echo both
+            are the same: where the sensor was half-way between.
         distance_m: (E,) float32 half the path of the sound; the largest that would have been heard where there is no
             echo.
         beam_rad: (E,) float32 angle off the axis at which a direct echo counts half.
@@ -56,6 +57,7 @@ class UltrasonicEchoes:
         kind: (E,) int64 `perception.ops.echo_splat.EchoKind`.
         state: (E,) int64 `perception.formats.ultrasonic.EchoState` of the report.
         sensor: (E,) int64 number of the sensor that heard, from 1.
+        sent_by: (E,) int64 number of the sensor that sent; None where nobody asks.
 
     Raises:
         TypeError: a field that must be a tensor is none.
@@ -72,9 +74,10 @@ class UltrasonicEchoes:
     kind: Tensor
     state: Tensor
     sensor: Tensor
+    sent_by: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_shapes(self, ECHO_AXES)
+        check_shapes(self, ECHO_AXES if self.sent_by is None else {**ECHO_AXES, "sent_by": "E"})
 
     def __len__(self) -> int:
         return self.distance_m.shape[0]
