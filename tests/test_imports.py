@@ -9,7 +9,7 @@ import pytest
 from tests.test_layers import PACKAGE, ROOMS_OF
 
 ROOT = PACKAGE.parent
-HEAVY = {"torch", "numpy", "scipy", "numba", "pandas", *ROOMS_OF}
+HEAVY = {"torch", "numpy", "pandas", *ROOMS_OF}
 # train.py hands its arguments to Lightning's command line, which has to be imported to answer.
 TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if path.name not in ("train.py", "__init__.py"))
 

@@ -43,6 +43,7 @@ ROOMS_OF = {
     "pyarrow": {"formats", "data"},
     "rich": {"training"},
     "safetensors": {"models", "runtime"},
+    "scipy": {"simulation"},
     "shapely": {"simulation"},
     "tqdm": {"data", "simulation", "drives"},
     "transformers": {"models"},
