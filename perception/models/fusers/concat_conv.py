@@ -1,11 +1,11 @@
 """Concatenation and convolution: the plain fuser for any subset of sensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from perception.geometry.grid import Grid
+from perception.models.fusers._common import absence_vectors, check_levels, level_inputs, read_level
 from perception.models.layers import conv_block
 from perception.models.parts import Fuser
 from perception.structures import BevMap, FusedFeatures, SensorFeatures
@@ -27,11 +27,7 @@ class ConcatConvFuser(Fuser):
 
     def __init__(self, *, in_channels: dict[str, dict[str, int]], out_channels: dict[str, int]) -> None:
         super().__init__()
-        if set(in_channels) != set(out_channels) or not all(in_channels.values()) or not in_channels:
-            raise ValueError(
-                f"ConcatConvFuser: in_channels and out_channels must name the same levels, each with a sensor, "
-                f"got {in_channels} and {out_channels}"
-            )
+        check_levels("ConcatConvFuser", in_channels, out_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.levels = nn.ModuleDict(
@@ -56,31 +52,18 @@ class ConcatConvFuser(Fuser):
 class _LevelFuser(nn.Module):
     def __init__(self, in_channels: Mapping[str, int], out_channels: int) -> None:
         super().__init__()
-        self.absence = nn.ParameterDict(
-            {sensor: nn.Parameter(torch.zeros(channels, 1, 1)) for sensor, channels in in_channels.items()}
-        )
+        self.absence = absence_vectors(in_channels)
         self.mix = conv_block(sum(in_channels.values()), out_channels)
 
     def forward(self, level: str, features: Mapping[str, SensorFeatures]) -> BevMap:
         """Fuses one level."""
-        known = {sensor: features[sensor] for sensor in self.absence if sensor in features}
-        grid = _common_grid(level, [part.bev[level] for part in known.values()])
-        present = {sensor: part.present[:, None, None, None] for sensor, part in known.items()}  # (B, 1, 1, 1)
-        valid = [part.bev[level].validity & present[sensor] for sensor, part in known.items()]
-        maps = []
-        for sensor, vector in self.absence.items():
-            absent = vector.expand(len(valid[0]), -1, grid.num_y, grid.num_x)  # (C, 1, 1) -> (B, C, Y, X)
-            seen = sensor in known
-            maps.append(torch.where(present[sensor], known[sensor].bev[level].features, absent) if seen else absent)
+        sensors = tuple(self.absence)
+        maps, present, grid = read_level("ConcatConvFuser", level, sensors, features)
+        everyone = torch.arange(len(present), device=present.device)
+        filled = level_inputs(sensors, maps, present, everyone).filled(self.absence)
+        valid = [part.validity & present[:, number, None, None, None] for number, part in maps.items()]
         return BevMap(
-            features=self.mix(torch.cat(maps, dim=1)),
+            features=self.mix(torch.cat(filled, dim=1)),  # N x (B, C, Y, X) -> (B, sum of C, Y, X)
             validity=torch.stack(valid).any(0),  # (sensors, B, 1, Y, X) -> (B, 1, Y, X)
             grid=grid,
         )
-
-
-def _common_grid(level: str, maps: Sequence[BevMap]) -> Grid:
-    grids = [part.grid for part in maps]
-    if not grids or any(grid != grids[0] for grid in grids):
-        raise ValueError(f"ConcatConvFuser: features must hold maps of level {level!r} on one grid, got {grids}")
-    return grids[0]

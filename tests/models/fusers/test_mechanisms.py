@@ -1,0 +1,265 @@
+"""What makes each fuser what it is."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from perception.models.fusers._common import LevelInputs, MapFinish, masked_softmax, shrink
+from perception.models.fusers.bottleneck import BottleneckFuser, join_windows, split_windows
+from perception.models.fusers.cmx import CmxFuser
+from perception.models.fusers.gmu import GmuFuser
+from perception.models.fusers.metaocc import MetaOccFuser
+from perception.models.fusers.sequential import SequentialFuser
+from perception.models.fusers.ssma import SsmaFuser
+from perception.structures import BevMap, SensorFeatures
+from tests.models.fusers.features import (
+    GRIDS,
+    IN_CHANNELS,
+    OUT_CHANNELS,
+    SENSORS,
+    make_features,
+    make_fuser,
+    present_of,
+)
+
+PAIR = {"main": {"camera": 4, "radar": 4}}
+GRID = GRIDS["main"]
+
+
+def pair(camera: Tensor, radar: Tensor) -> dict[str, SensorFeatures]:
+    """Two present sensors with the given maps (B, C, 16, 16)."""
+    features = {}
+    for sensor, maps in (("camera", camera), ("radar", radar)):
+        bev = BevMap(features=maps, validity=torch.ones_like(maps[:, :1], dtype=torch.bool), grid=GRID)
+        features[sensor] = SensorFeatures(present=torch.ones(len(maps), dtype=torch.bool), bev={"main": bev})
+    return features
+
+
+def random_pair(count: int = 2) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    camera, radar = torch.randn(2, count, 4, 16, 16, generator=generator)
+    return camera, radar
+
+
+def test_a_softmax_over_present_sensors_leaves_the_others_nothing() -> None:
+    weights = masked_softmax(torch.tensor([[[0.0], [1.0], [9.0]]]), torch.tensor([[True, True, False]]))
+    torch.testing.assert_close(weights[0, :, 0], torch.tensor([1 / (1 + torch.e), torch.e / (1 + torch.e), 0.0]))
+    assert weights[0, 2, 0] == 0
+
+
+def test_shrinking_averages_what_a_block_holds() -> None:
+    maps = torch.arange(15.0).view(1, 1, 3, 5)
+    expected = torch.tensor([[[[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]]]])
+    assert torch.equal(shrink(maps, 2), expected)
+
+
+def test_details_pass_a_coarse_answer_unchanged() -> None:
+    finish = MapFinish(2, 2).eval()
+    with torch.no_grad():
+        nn.init.dirac_(finish.mix[0].weight)
+    detail = torch.rand(1, 2, 8, 8)
+    torch.testing.assert_close(finish(torch.ones(1, 2, 4, 4), detail), detail + 1, rtol=1e-4, atol=0)
+
+
+def test_gated_units_are_the_published_ones_for_two_sensors() -> None:
+    fuser = GmuFuser(in_channels=PAIR, out_channels={"main": 4}, kernel=1)
+    camera, radar = random_pair()
+    fused = fuser(pair(camera, radar))
+    level = fuser.levels["main"]
+    logits = level.gates(torch.cat((camera, radar), dim=1))
+    gate = (logits[:, :4] - logits[:, 4:]).sigmoid()  # a softmax of two is a sigmoid of their difference
+    values = level.values["camera"](camera), level.values["radar"](radar)
+    torch.testing.assert_close(fused.bev["main"].features, gate * values[0] + (1 - gate) * values[1])
+    torch.testing.assert_close(fused.aux["trust/main"][:, 0], gate.mean(1))
+
+
+def test_a_closed_ssma_gate_shuts_a_sensor_out() -> None:
+    fuser = SsmaFuser(in_channels=PAIR, out_channels={"main": 4}, reduction=4).eval()
+    last = fuser.levels["main"].gate[2]
+    assert last.in_channels == 2  # 8 channels over 4
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([100.0] * 4 + [-200.0] * 4))  # of the camera open, of the radar closed
+    camera, radar = random_pair()
+    fused = fuser(pair(camera, radar)).bev["main"].features
+    assert torch.equal(fused, fuser(pair(camera, 7 * radar)).bev["main"].features)
+    assert not torch.equal(fused, fuser(pair(7 * camera, radar)).bev["main"].features)
+
+
+def swapped(fuser: nn.Module) -> nn.Module:
+    """The fuser with the parameters of its two sensors exchanged."""
+    names = {"camera": "radar", "radar": "camera"}
+    state = {
+        ".".join(names.get(word, word) for word in key.split(".")): value for key, value in fuser.state_dict().items()
+    }
+    other = copy.deepcopy(fuser)
+    other.load_state_dict(state)
+    return other
+
+
+def test_cmx_swaps_with_its_inputs() -> None:
+    torch.manual_seed(0)
+    fuser = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).eval()
+    camera, radar = random_pair()
+    one = fuser(pair(camera, radar)).bev["main"].features
+    other = swapped(fuser)(pair(radar, camera)).bev["main"].features
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(one, fuser(pair(radar, camera)).bev["main"].features, rtol=1e-2, atol=1e-2)
+
+
+def test_cmx_sensors_hear_the_others_and_alone_nothing() -> None:
+    fuser = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).eval()
+    level = fuser.levels["main"]
+    maps = torch.rand(3, 2, 8, 4, 4)
+    offers = level.rectify(maps)
+    assert (offers > 0).all()
+    assert (offers < maps).all()  # both gates are below 1, and each counts half
+    calls: list[Tensor] = []
+    level.exchange["camera"].join.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0][..., 8:]))
+    camera, radar = random_pair()
+    fuser(pair(camera, radar))
+    features = pair(camera, radar)
+    fuser({"camera": features["camera"]})
+    both, alone = calls
+    assert both.abs().sum() > 0
+    assert not alone.any()
+
+
+def test_windows_come_back_from_any_size() -> None:
+    maps = torch.randn(2, 3, 7, 10)
+    windows = split_windows(maps, 4)
+    assert windows.shape == (2, 6, 16, 3)
+    assert torch.equal(windows[1, 1, 6], maps[1, :, 1, 6])  # window 1 starts at column 4; cell 6 is row 1, column 2
+    assert torch.equal(join_windows(windows, 4, (7, 10)), maps)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 2])
+def test_only_through_the_bottleneck_do_sensors_hear_of_one_another(num_tokens: int) -> None:
+    torch.manual_seed(0)
+    fuser = BottleneckFuser(
+        in_channels=PAIR, out_channels={"main": 4}, num_tokens=num_tokens, num_layers=3, window=4, num_heads=2
+    )
+    rows = {"camera": torch.randn(1, 4, 8, 8), "radar": torch.randn(1, 4, 8, 8)}
+    for maps in rows.values():
+        maps.requires_grad_()
+    index = torch.zeros(1, dtype=torch.long)
+    inputs = LevelInputs(
+        sensors=("camera", "radar"),
+        present=torch.ones(1, 2, dtype=torch.bool),
+        size=(8, 8),
+        rows=rows,
+        index={"camera": index, "radar": index},
+    )
+    streams = fuser.levels["main"].streams(inputs)
+    streams.rows["camera"].square().sum().backward()
+    assert rows["camera"].grad.abs().sum() > 0
+    heard = rows["radar"].grad
+    assert (heard is not None and bool(heard.any())) == (num_tokens > 0)
+
+
+def test_filled_up_windows_hide_what_does_not_exist() -> None:
+    torch.manual_seed(0)
+    layer = BottleneckFuser(in_channels=PAIR, out_channels={"main": 4}, window=6, num_heads=2).levels["main"].layers[0]
+    maps, tokens = torch.randn(1, 4, 4, 5), torch.randn(1, 1, 3, 4)
+    filled, heard = layer["camera"](maps, tokens)
+    assert filled.shape == maps.shape
+    cells = (maps + layer["camera"].look(maps)).flatten(2).transpose(1, 2)  # (1, 20, 4) cells alone
+    both = torch.cat((cells, tokens[:, 0]), dim=1)[:, None]
+    both = both + layer["camera"].join(layer["camera"]._attend(layer["camera"].attention_norm(both), None))
+    both = both + layer["camera"].feed(both)
+    torch.testing.assert_close(heard[:, 0], both[:, 0, 20:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(filled.flatten(2).transpose(1, 2), both[:, 0, :20], rtol=1e-4, atol=1e-5)
+
+
+def test_the_state_is_readable_after_every_step_and_a_skipped_step_changes_nothing() -> None:
+    torch.manual_seed(0)
+    order = ["radar", "lidar", "ultrasonic", "camera"]
+    fuser = SequentialFuser(in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, order=order).eval()
+    fused = fuser(make_features(present_of(SENSORS, ("radar", "camera"))))
+    states = [fused.aux[f"state_{number}/main"] for number in range(4)]
+    assert torch.equal(states[3], fused.bev["main"].features)
+    assert all(not torch.equal(one[0], other[0]) for one, other in itertools.pairwise(states))
+    assert torch.equal(states[0][1], states[1][1])
+    assert torch.equal(states[1][1], states[2][1])
+    assert "state_2/near" not in fused.aux  # two sensors have that level
+
+
+def test_skipping_a_sensor_equals_not_having_it() -> None:
+    torch.manual_seed(0)
+    with_radar = SequentialFuser(in_channels=PAIR, out_channels={"main": 4}).eval()
+    without = SequentialFuser(in_channels={"main": {"camera": 4}}, out_channels={"main": 4}).eval()
+    missing, unexpected = without.load_state_dict(with_radar.state_dict(), strict=False)
+    assert not missing
+    assert all("radar" in key for key in unexpected)
+    camera, radar = random_pair()
+    features = pair(camera, radar)
+    absent = {**features, "radar": SensorFeatures(present=torch.zeros(2).bool(), bev=features["radar"].bev)}
+    alone = without({"camera": features["camera"]}).bev["main"].features
+    assert torch.equal(with_radar(absent).bev["main"].features, alone)
+
+
+def test_training_shuffles_the_steps_and_evaluation_does_not() -> None:
+    fuser = make_fuser("sequential")
+    visited: list[str] = []
+    for sensor, step in fuser.levels["main"].steps.items():
+        step.register_forward_pre_hook(lambda *_, sensor=sensor: visited.append(sensor))
+    features = make_features(present_of(SENSORS, SENSORS))
+    orders = {training: set() for training in (True, False)}
+    for training in orders:
+        for _ in range(10):
+            visited.clear()
+            fuser.train(training)(features)
+            orders[training].add(tuple(visited))
+    assert len(orders[True]) > 2
+    assert orders[False] == {SENSORS}
+    with pytest.raises(ValueError, match=r"order must name each of \['camera', 'radar'\] once, got \['radar'\]"):
+        SequentialFuser(in_channels=PAIR, out_channels={"main": 4}, order=["radar"])
+
+
+def test_local_weights_learn_which_sensor_is_clean() -> None:
+    """Where the camera's map is noise the radar gets the weight, and the other way round."""
+    torch.manual_seed(0)
+    fuser = MetaOccFuser(in_channels=PAIR, out_channels={"main": 4}, width=8, num_points=1, query_stride=4)
+    level = fuser.levels["main"]
+    optimizer = torch.optim.Adam(level.parameters(), 1e-2)
+    truth = torch.randn(1, 4, 16, 16).sign()
+    noisy = torch.zeros(1, 1, 16, 16)
+    noisy[..., :8] = 1  # the camera on the left half, the radar on the right one
+
+    def look() -> dict[str, SensorFeatures]:
+        sign = torch.randn(4, 1, 1, 1).sign() * truth
+        noise = 2 * torch.randn(2, 4, 4, 16, 16)
+        return pair(torch.where(noisy > 0, noise[0], sign), torch.where(noisy > 0, sign, noise[1])), sign
+
+    probe = nn.Conv2d(4, 4, 1)
+    optimizer.add_param_group({"params": probe.parameters()})
+    for _ in range(80):
+        features, target = look()
+        loss = (probe(fuser(features).bev["main"].features) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    features, _ = look()
+    trust = fuser.eval()(features).aux["trust/main"]
+    assert ((trust >= 0) & (trust <= 1)).all()
+    assert trust[:, 1, :, :7].mean() > 0.6
+    assert trust[:, 0, :, 9:].mean() > 0.6
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: SsmaFuser(in_channels=PAIR, out_channels={"main": 4}, reduction=0), "reduction must be at least 1"),
+        (lambda: CmxFuser(in_channels=PAIR, out_channels={"main": 4}, num_heads=3), "num_heads must divide"),
+        (lambda: BottleneckFuser(in_channels=PAIR, out_channels={"main": 4}, num_heads=3), "num_heads must divide"),
+        (lambda: BottleneckFuser(in_channels=PAIR, out_channels={"main": 4}, from_layer=2), "from_layer a layer"),
+        (lambda: MetaOccFuser(in_channels=PAIR, out_channels={"main": 4}, query_stride=0), "must be at least 1"),
+        (lambda: MetaOccFuser(in_channels=PAIR, out_channels={"main": 4}, num_heads=3), "num_heads must divide"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
