@@ -107,10 +107,15 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        rows = part_rows(detector, made_up_batch(*sensor_settings(config)), options.repeats)
+        rows = part_rows(detector, _made_up(config), options.repeats)
         return rows + _training_rows(detector, config, options)
     finally:
         torch.set_num_threads(threads)
+
+
+def _made_up(config: Mapping[str, Any], batch_size: int = 1) -> Batch:
+    sensors = sensor_settings(config)
+    return made_up_batch(sensors.cameras[0] if sensors.cameras else None, sensors.lidar, batch_size)
 
 
 def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, Any]]:
@@ -197,7 +202,7 @@ def _timed(parts: Mapping[str, nn.Module], clocks: Mapping[str, Clock]) -> Itera
 def _training_rows(detector: Detector, config: Mapping[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
     """A training step at the config's batch size on made-up data, and the loader alone on real data."""
     batch_size = config["data"]["init_args"].get("loader", {}).get("batch_size", 1)
-    step = train_step(detector, made_up_batch(*sensor_settings(config), batch_size))
+    step = train_step(detector, _made_up(config, batch_size))
     clock = Clock()
     for _ in range(max(options.repeats // 3, 2)):
         with clock.running():

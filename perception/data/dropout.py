@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perception.data.sensor_settings import group_modality
 from perception.structures import CameraImages, PointCloud, Sample, UltrasonicEchoes
 from perception.structures.sensors import ECHO_AXES
 
 MODALITIES = ("camera", "fisheye", "lidar", "radar", "radar4d", "ultrasonic")
-"""Names of sensor kinds; "camera" is the group "surround", every other group of cameras has its own name."""
-
-_SURROUND = "surround"
+"""Names of sensor kinds; "camera" is the group of cameras "surround", "fisheye" the group of that name."""
 
 
 class SensorDropout:
@@ -35,8 +34,8 @@ class SensorDropout:
         until_epoch: the transform is left out from this epoch on; None never.
 
     Raises:
-        ValueError: a chance is not in 0..1, below 1; a weight is negative or none is positive; both `drop` and
-            `subsets` are given; a subset is empty.
+        ValueError: a kind is unknown; a chance is not in 0..1, below 1; a weight is negative or none is positive; both
+            `drop` and `subsets` are given.
     """
 
     def __init__(
@@ -53,16 +52,12 @@ class SensorDropout:
         self.until_epoch = until_epoch
         if self.drop and self.subsets:
             raise ValueError("SensorDropout: drop and subsets must not both be given, got both")
-        if self.subsets and (
-            not all(weight >= 0 for weight in self.subsets.values())
-            or not sum(self.subsets.values()) > 0
-            or any("" in names for names in self.subsets)
-        ):
-            raise ValueError(
-                f"SensorDropout: subsets must be kinds joined with + and weights >= 0, not all 0, got {subsets}"
-            )
-        if "lidar" in self.single:
-            raise ValueError("SensorDropout: single must name kinds of several sensors, got lidar")
+        weights = self.subsets.values()
+        if self.subsets and not (all(weight >= 0 for weight in weights) and sum(weights) > 0):
+            raise ValueError(f"SensorDropout: subsets must have weights >= 0, not all 0, got {subsets}")
+        _check_kinds("drop", self.drop)
+        _check_kinds("subsets", frozenset().union(*self.subsets))
+        _check_kinds("single", self.single, tuple(name for name in MODALITIES if name != "lidar"))
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
         """Drops sensors of a sample.
@@ -119,7 +114,7 @@ class SensorDropout:
             assert sample.ultrasonic is not None, "only kinds that a sample has are drawn"
             changes = {name: _without_ultrasonics(sample.ultrasonic, chance, generator)}
         else:
-            group = _SURROUND if name == "camera" else name
+            group = next(group for group in sample.cameras if group_modality(group) == name)
             left = _without_cameras(sample.cameras[group], chance, generator)
             changes = {"cameras": {**sample.cameras, group: left}}
         return replace(sample, **changes)
@@ -134,7 +129,7 @@ def modalities_of(sample: Sample) -> tuple[str, ...]:
     Returns:
         Some of `MODALITIES` and of the names of other groups of cameras, cameras first.
     """
-    groups = ("camera" if group == _SURROUND else group for group in sample.cameras)
+    groups = (group_modality(group) for group in sample.cameras)
     points = (name for name in ("lidar", "radar", "radar4d", "ultrasonic") if getattr(sample, name) is not None)
     return (*groups, *points)
 
@@ -149,9 +144,7 @@ def keep_modalities(sample: Sample, kept: Sequence[str]) -> Sample:
     Returns:
         The sample with these kinds alone.
     """
-    cameras = {
-        group: images for group, images in sample.cameras.items() if ("camera" if group == _SURROUND else group) in kept
-    }
+    cameras = {group: images for group, images in sample.cameras.items() if group_modality(group) in kept}
     return replace(
         sample,
         cameras=cameras,
@@ -189,6 +182,11 @@ def _staying(count: int, chance: float, generator: torch.Generator) -> Tensor:
     """(count,) bool; each fails by chance, one stays."""
     draws = torch.rand(count, generator=generator, dtype=torch.float64)
     return (draws >= chance) | (draws == draws.max()) if count else draws.bool()
+
+
+def _check_kinds(name: str, kinds: Iterable[str], known: Sequence[str] = MODALITIES) -> None:
+    if unknown := sorted(set(kinds) - set(known)):
+        raise ValueError(f"SensorDropout: {name} must name kinds of {', '.join(known)}, got {', '.join(unknown)}")
 
 
 def _check_chances(name: str, chances: Mapping[str, float]) -> dict[str, float]:

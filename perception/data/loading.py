@@ -24,6 +24,7 @@ from perception.data.sensor_settings import (
     LidarLoading,
     Radar4dLoading,
     RadarLoading,
+    RangingLoading,
     UltrasonicLoading,
     camera_groups,
     check_loading,
@@ -40,6 +41,7 @@ __all__ = [
     "LidarLoading",
     "Radar4dLoading",
     "RadarLoading",
+    "RangingLoading",
     "SampleLoader",
     "UltrasonicLoading",
 ]

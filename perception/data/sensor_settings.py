@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from perception.formats.radar import RadarFilter
@@ -124,7 +124,72 @@ class UltrasonicLoading:
         return tuple(int(match[1]) if match else -1 for match in found)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RangingLoading:
+    """What to load of the sensors beside cameras and LiDAR, which tell how far things are or how fast they move.
+
+    Args:
+        radar: returns of radars; None loads none.
+        radar4d: points of radars that measure height; None loads none.
+        ultrasonic: bursts of ultrasonic sensors; None loads none.
+    """
+
+    radar: RadarLoading | None = None
+    radar4d: Radar4dLoading | None = None
+    ultrasonic: UltrasonicLoading | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorSuite:
+    """All sensors to load.
+
+    Args:
+        cameras: groups of different names.
+        lidar: points; None loads none.
+        ranging: the other sensors.
+    """
+
+    cameras: tuple[CameraLoading, ...] = ()
+    lidar: LidarLoading | None = None
+    ranging: RangingLoading = field(default_factory=RangingLoading)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What there is: "camera" for the group "surround", else the name of the group; kinds of other sensors."""
+        groups = tuple(group_modality(group.group) for group in self.cameras)
+        others = {"lidar": self.lidar, **vars(self.ranging)}
+        return groups + tuple(name for name, wanted in others.items() if wanted is not None)
+
+    def only(self, names: Collection[str]) -> SensorSuite:
+        """Takes the others away.
+
+        Args:
+            names: some of `names`.
+
+        Returns:
+            The sensors of these names.
+        """
+        ranging = {name: wanted if name in names else None for name, wanted in vars(self.ranging).items()}
+        return SensorSuite(
+            cameras=tuple(group for group in self.cameras if group_modality(group.group) in names),
+            lidar=self.lidar if "lidar" in names else None,
+            ranging=RangingLoading(**ranging),
+        )
+
+
 SensorLoading = CameraLoading | LidarLoading | RadarLoading | Radar4dLoading | UltrasonicLoading
+
+
+def group_modality(group: str) -> str:
+    """The name of a group of cameras as a kind of sensor.
+
+    Args:
+        group: name in `Sample.cameras`.
+
+    Returns:
+        "camera" for "surround", else the name itself.
+    """
+    return "camera" if group == "surround" else group
 
 
 def camera_groups(cameras: CameraLoading | Sequence[CameraLoading] | None) -> tuple[CameraLoading, ...]:

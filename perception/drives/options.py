@@ -18,7 +18,7 @@ class RunOptions:
         version: of the set; None takes the one in the config.
         index: its index, made where there is none; None takes `out_dir`/index-<version>.
         out_dir: receives what is written.
-        sensors: of "camera" and "lidar"; None takes all that the config has.
+        sensors: such as "camera", "fisheye", "lidar", "radar"; None takes all that the config has.
         on_error: "raise" or "skip".
         device: such as "cuda"; a GPU where there is one if empty.
         allowed_packages: packages that the config may name besides the usual ones.
@@ -36,6 +36,11 @@ class RunOptions:
     allowed_packages: tuple[str, ...]
 
 
+_SENSORS_HELP = (
+    "comma-separated, of camera, fisheye, lidar, radar, radar4d and ultrasonic; default all that the config has"
+)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser, on_error: str) -> None:
     """Adds the options.
 
@@ -51,7 +56,7 @@ def add_run_arguments(parser: argparse.ArgumentParser, on_error: str) -> None:
         "--index", type=Path, help="of the set, made where there is none; default OUT_DIR/index-VERSION"
     )
     parser.add_argument("--out-dir", type=Path, required=True, help="receives what is written")
-    parser.add_argument("--sensors", help="comma-separated, of camera and lidar; default all that the config has")
+    parser.add_argument("--sensors", help=_SENSORS_HELP)
     parser.add_argument(
         "--on-error", choices=("raise", "skip"), default=on_error, help="at a damaged file; default %(default)s"
     )

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from perception.data.dropout import modalities_of
 from perception.drives.writers import DriveWriter, no_detections
 from perception.structures import Predictions, Sample
 
@@ -82,6 +83,6 @@ def is_blind(sample: Sample) -> bool:
         sample: as loaded.
 
     Returns:
-        True without points and pictures.
+        True without points, pictures and echoes.
     """
-    return sample.lidar is None and not sample.cameras
+    return not modalities_of(sample)

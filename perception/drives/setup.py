@@ -11,16 +11,27 @@ import torch
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
-from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.data.loading import SampleLoader
 from perception.data.problems import OnError
+from perception.data.sensor_settings import (
+    CameraLoading,
+    LidarLoading,
+    Radar4dLoading,
+    RadarLoading,
+    RangingLoading,
+    SensorSuite,
+    UltrasonicLoading,
+    camera_groups,
+)
 from perception.drives.options import RunOptions
+from perception.formats.radar import RadarFilter
 from perception.formats.submission import SubmissionMeta
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.class_paths import check_config
 from perception.runtime.config import build_detector, load_config
 from perception.runtime.predictor import Predictor
 
-_KEYS = {"camera": "cameras", "lidar": "lidar"}
+_RANGING = {"radar": RadarLoading, "radar4d": Radar4dLoading, "ultrasonic": UltrasonicLoading}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +74,20 @@ def prepare_run(options: RunOptions) -> Run:
     version = options.version or _setting(config, "version")
     detector = build_detector(config, allowed_packages=options.allowed_packages)
     # A model of cameras alone may have been trained with LiDAR as its teacher; it does not run on it.
-    used = [sensor for sensor in detector.branches if _data_arguments(config).get(_KEYS.get(sensor, "")) is not None]
-    cameras, lidar = sensor_settings(config, options.sensors or used)
+    trained = sensor_settings(config).names
+    used = [sensor for sensor in detector.branches if sensor in trained]
+    sensors = sensor_settings(config, options.sensors or used)
     load_weights(detector, options.checkpoint)
     options.out_dir.mkdir(parents=True, exist_ok=True)
     loader = SampleLoader(
         index=open_index(dataroot, version, options.index or options.out_dir / f"index-{version}"),
         dataroot=dataroot,
         class_names=detector.class_names,
-        cameras=cameras,
-        lidar=lidar,
+        cameras=sensors.cameras,
+        lidar=sensors.lidar,
+        radar=sensors.ranging.radar,
+        radar4d=sensors.ranging.radar4d,
+        ultrasonic=sensors.ranging.ultrasonic,
         annotations=False,
         on_error=cast(OnError, options.on_error),
     )
@@ -81,40 +96,51 @@ def prepare_run(options: RunOptions) -> Run:
         version=version,
         predictor=Predictor(detector, options.device or ("cuda" if torch.cuda.is_available() else "cpu")),
         loader=loader,
-        meta=SubmissionMeta(use_camera=cameras is not None, use_lidar=lidar is not None, use_radar=False),
+        meta=SubmissionMeta(
+            use_camera=bool(sensors.cameras),
+            use_lidar=sensors.lidar is not None,
+            use_radar=not {"radar", "radar4d"}.isdisjoint(sensors.names),
+        ),
         class_names=detector.class_names,
     )
 
 
-def sensor_settings(
-    config: Mapping[str, Any], sensors: Collection[str] | None = None
-) -> tuple[CameraLoading | None, LidarLoading | None]:
+def sensor_settings(config: Mapping[str, Any], sensors: Collection[str] | None = None) -> SensorSuite:
     """Reads how the sensors were loaded in training.
 
     Args:
-        config: of a training run, as `load_config` gives it; `data.init_args` names cameras and lidar.
-        sensors: some of "camera" and "lidar"; None takes all that the config has.
+        config: of a training run, as `load_config` gives it; `data.init_args` names cameras, lidar and ranging.
+        sensors: names as `SensorSuite.names` gives them, such as "camera", "fisheye", "radar"; None takes all that
+            the config has.
 
     Returns:
-        Settings of cameras and of LiDAR; None for one that is not wanted.
+        The sensors that are wanted.
 
     Raises:
         ValueError: the config does not have the sensors, or their settings are wrong.
     """
     arguments = _data_arguments(config)
     check_config(config["data"], where="data")
-    trained = [sensor for sensor, key in _KEYS.items() if arguments.get(key) is not None]
-    wanted = trained if sensors is None else list(sensors)
-    if not wanted or not set(wanted) <= set(trained):
+    cameras, lidar, ranging = (arguments.get(key) for key in ("cameras", "lidar", "ranging"))
+    groups = cameras if isinstance(cameras, list) else [] if cameras is None else [cameras]
+    trained = SensorSuite(
+        cameras=camera_groups([CameraLoading(**_tuples(group)) for group in groups]),
+        lidar=None if lidar is None else LidarLoading(**_tuples(lidar)),
+        ranging=RangingLoading(
+            **{
+                kind: loading(**_tuples(ranging[kind]))
+                for kind, loading in _RANGING.items()
+                if ranging is not None and ranging.get(kind) is not None
+            }
+        ),
+    )
+    wanted = trained.names if sensors is None else tuple(sensors)
+    if not wanted or not set(wanted) <= set(trained.names):
         raise ValueError(
-            f"sensor_settings: sensors must be of those in the config, {', '.join(trained)}, "
+            f"sensor_settings: sensors must be of those in the config, {', '.join(trained.names)}, "
             f"got {', '.join(wanted) or 'none'}"
         )
-    given = {sensor: _tuples(arguments[_KEYS[sensor]]) for sensor in wanted}
-    return (
-        CameraLoading(**given["camera"]) if "camera" in given else None,
-        LidarLoading(**given["lidar"]) if "lidar" in given else None,
-    )
+    return trained.only(wanted)
 
 
 def open_index(dataroot: Path, version: str, folder: Path) -> Index:
@@ -157,5 +183,9 @@ def _setting(config: Mapping[str, Any], name: str) -> str:
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a frozen dataclass: YAML has lists where it has tuples."""
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    """Arguments of a frozen dataclass: YAML has lists where it has tuples, and mappings where it has a filter."""
+    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    states = values.get("radar_filter")
+    if isinstance(states, Mapping):
+        arguments["radar_filter"] = RadarFilter(**_tuples(states))
+    return arguments

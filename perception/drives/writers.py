@@ -202,11 +202,11 @@ def present_sensors(sample: Sample) -> list[str]:
         sample: not batched.
 
     Returns:
-        "lidar" and the channels of the cameras.
+        Kinds of sensors, such as "lidar" and "radar", and the channels of the cameras.
     """
-    lidar = ["lidar"] if sample.lidar is not None else []
+    kinds = [name for name in ("lidar", "radar", "radar4d", "ultrasonic") if getattr(sample, name) is not None]
     cameras = sample.cameras.values()
-    return lidar + [
+    return kinds + [
         name for group in cameras for name, here in zip(group.names, group.present.tolist(), strict=True) if here
     ]
 

@@ -18,9 +18,10 @@ from perception.data.gt_paste_objects import ObjectDatabase, build_object_databa
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.loader import build_loader
-from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.data.loading import CameraLoading, LidarLoading, RangingLoading, SampleLoader
 from perception.data.problems import OnError
 from perception.data.samplers import EpochSampler, present_classes
+from perception.data.sensor_settings import SensorSuite, camera_groups
 from perception.formats.classes import DETECTION_CLASSES
 from perception.structures import Sample
 
@@ -39,6 +40,7 @@ class LoaderSettings:
         balance_classes: whether an epoch draws training samples so that every class is the reason for equally many
             visits (see `ClassBalancedSampler`).
         on_error: "raise" stops at a damaged file; "skip" leaves the sensor out and counts it.
+        class_names: classes that labels count from 0; the detector must have the same.
     """
 
     batch_size: int = 1
@@ -47,6 +49,7 @@ class LoaderSettings:
     repeats: int = 1
     balance_classes: bool = False
     on_error: OnError = "raise"
+    class_names: Sequence[str] = DETECTION_CLASSES
 
 
 class NuScenesDataModule(LightningDataModule):
@@ -64,14 +67,14 @@ class NuScenesDataModule(LightningDataModule):
         index: folder of its index, made there if it does not exist; None makes one in the run's folder.
         train: split or scene names to train on.
         val: split or scene names to validate on; None does not validate.
-        class_names: classes that labels count from 0; the detector must have the same.
-        cameras: pictures to load; None loads none.
+        cameras: pictures to load, one group or several; None loads none.
         lidar: points to load; None loads none.
+        ranging: what to load of radars and ultrasonic sensors; None loads none.
         transforms: augmentation of the training samples, applied one after the other.
         loader: how batches are made.
 
     Raises:
-        ValueError: neither cameras nor lidar is asked for.
+        ValueError: no sensor is asked for, or two groups of cameras have one name.
     """
 
     def __init__(
@@ -82,27 +85,29 @@ class NuScenesDataModule(LightningDataModule):
         index: str | None = None,
         train: str | list[str] = "mini_train",
         val: str | list[str] | None = None,
-        class_names: Sequence[str] = DETECTION_CLASSES,
-        cameras: CameraLoading | None = None,
+        cameras: CameraLoading | Sequence[CameraLoading] | None = None,
         lidar: LidarLoading | None = None,
+        ranging: RangingLoading | None = None,
         transforms: Sequence[Transform] = (),
         loader: LoaderSettings = LoaderSettings(),
     ) -> None:
         super().__init__()
         self.prepare_data_per_node = False  # the folder of a run is shared by its machines
-        if cameras is None and lidar is None:
-            raise ValueError("NuScenesDataModule: cameras or lidar must be asked for, got neither")
+        self.sensors = SensorSuite(
+            cameras=camera_groups(cameras), lidar=lidar, ranging=RangingLoading() if ranging is None else ranging
+        )
+        if not self.sensors.names:
+            raise ValueError("NuScenesDataModule: cameras, lidar or ranging must be asked for, got none")
         self.dataroot = dataroot
         self.version = version
         self.index_folder = index
         self.scenes = {"train": train, "val": val}
-        self.class_names = tuple(class_names)
-        self.sensors = (cameras, lidar)
+        self.class_names = tuple(loader.class_names)
         self.transforms = tuple(transforms)
         self.settings = loader
         self._datasets: dict[str, SampleDataset] = {}
         self._place: tuple[int, int] | None = None  # epoch and batches done in it, where a run goes on
-        if cameras is not None and any(isinstance(transform, GroundTruthPaste) for transform in transforms):
+        if self.sensors.cameras and any(isinstance(transform, GroundTruthPaste) for transform in transforms):
             _LOG.warning("GroundTruthPaste leaves samples with pictures as they are; here it will do next to nothing")
 
     @property
@@ -148,7 +153,7 @@ class NuScenesDataModule(LightningDataModule):
                 indices = indices * self.settings.repeats
             transforms = [self._ready(transform, index) for transform in self.transforms] if name == "train" else []
             self._datasets[name] = SampleDataset(
-                self._sample_loader(index, *self.sensors), indices, transforms, self.settings.seed
+                self._sample_loader(index, self.sensors), indices, transforms, self.settings.seed
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -247,20 +252,23 @@ class NuScenesDataModule(LightningDataModule):
     def _classes(self, dataset: SampleDataset) -> list[set[int]]:
         return present_classes(dataset.loader.index, dataset.indices.tolist(), self.class_names)
 
-    def _sample_loader(self, index: Index, cameras: CameraLoading | None, lidar: LidarLoading | None) -> SampleLoader:
+    def _sample_loader(self, index: Index, sensors: SensorSuite) -> SampleLoader:
         return SampleLoader(
             index=index,
             dataroot=self.dataroot,
             class_names=self.class_names,
-            cameras=cameras,
-            lidar=lidar,
+            cameras=sensors.cameras,
+            lidar=sensors.lidar,
+            radar=sensors.ranging.radar,
+            radar4d=sensors.ranging.radar4d,
+            ultrasonic=sensors.ranging.ultrasonic,
             on_error=self.settings.on_error,
         )
 
     def _paste_source(self, index: Index) -> tuple[SampleLoader, list[int]]:
         """The training samples with points alone."""
         positions: list[int] = index.samples_of(self.scenes["train"]).tolist()  # type: ignore[arg-type]
-        return self._sample_loader(index, None, self.sensors[1]), positions
+        return self._sample_loader(index, self.sensors.only(["lidar"])), positions
 
     def _ready(self, transform: Transform, index: Index) -> Transform:
         """The transform, with the objects of the training samples if it pastes some."""

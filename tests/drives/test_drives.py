@@ -8,6 +8,7 @@ import yaml
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.data.sensor_settings import SensorSuite
 from perception.drives.options import RunOptions
 from perception.drives.reader import NuScenesDrive
 from perception.drives.runner import run_drive
@@ -141,8 +142,8 @@ def test_a_sensor_that_only_taught_is_neither_loaded_nor_declared(dataroot, tmp_
 def test_sensors_are_loaded_as_in_training(dataroot):
     config = tiny_config(dataroot)
     cameras, lidar = CameraLoading(image_size_px=(64, 96)), LidarLoading(max_points=2000)
-    assert sensor_settings(config) == (cameras, lidar)
-    assert sensor_settings(config, ["lidar"]) == (None, lidar)
+    assert sensor_settings(config) == SensorSuite(cameras=(cameras,), lidar=lidar)
+    assert sensor_settings(config, ["lidar"]) == SensorSuite(lidar=lidar)
     with pytest.raises(ValueError, match="sensors must be of those in the config, lidar, got camera"):
         sensor_settings(tiny_config(dataroot, cameras=False), ["camera"])
     with pytest.raises(ValueError, match=r"config must have data\.init_args, got only model"):

@@ -28,6 +28,6 @@ def test_a_run_names_what_exists_and_its_sensors_are_those_of_the_model(path):
     for name in ("model", "data", "trainer"):
         check_config(config[name], where=name)
     detector = build_detector(config)
-    cameras, lidar = sensor_settings(config)
-    assert (cameras is not None) == ("camera" in detector.branches)
-    assert (lidar is not None) == ("lidar" in detector.branches or "depth" in detector.auxiliary_losses)
+    sensors = set(sensor_settings(config).names)
+    teachers = {"lidar"} if "depth" in detector.auxiliary_losses else set()
+    assert sensors == set(detector.branches) | teachers

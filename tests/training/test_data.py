@@ -53,7 +53,7 @@ def test_repeats_fill_an_epoch_and_validation_sees_each_sample_once(dataroot, tm
 
 
 def test_no_sensor_wrong_version_and_unknown_scene_are_errors(dataroot, tmp_path):
-    with pytest.raises(ValueError, match="cameras or lidar must be asked for, got neither"):
+    with pytest.raises(ValueError, match="cameras, lidar or ranging must be asked for, got none"):
         NuScenesDataModule(dataroot=str(dataroot))
     build_index(dataroot, VERSION, tmp_path / "index")
     data = make_data(dataroot, index=str(tmp_path / "index"), version="v1.0-trainval")

@@ -145,7 +145,7 @@ def test_a_step_draws_what_its_place_says(dataroot, tmp_path):
 
 
 def test_detector_and_data_must_agree_on_classes(dataroot, tmp_path):
-    data = make_data(dataroot, class_names=("car", "pedestrian"))
+    data = make_data(dataroot, loader=LoaderSettings(class_names=("car", "pedestrian")))
     with pytest.raises(ValueError, match=r"the same class_names, got .*'truck'.* and \['car', 'pedestrian'\]"):
         make_trainer(tmp_path).fit(make_module(), datamodule=data)
 
