@@ -118,7 +118,7 @@ class BevHistory(Temporal):
     def _remember(self, fused: FusedFeatures, batch: Batch, aug2global: Tensor, memory: BevMemory | None) -> BevMemory:
         def prepend(newest: Tensor, older: Tensor | None) -> Tensor:
             newest = newest.detach()[:, None]  # (B, ...) -> (B, 1, ...)
-            return newest if older is None else torch.cat((newest, older[:, : self.num_moments - 1]), dim=1)
+            return torch.cat((newest,) if older is None else (newest, older[:, : self.num_moments - 1]), dim=1)
 
         everything = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
         old_features = {} if memory is None else memory.features
