@@ -10,6 +10,7 @@ from shapely.geometry import LineString, Polygon, box
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
+from perception.simulation.town import curves
 from perception.simulation.town.parking import CarPark
 
 SIDEWALK_M = 3.2
@@ -22,6 +23,7 @@ PATH_M = (1.15, 2.85)
 """Where a footpath beside a country road begins and ends, from the edge of the road."""
 
 _PATH_REACH_M = 95.0
+_LANDING_M = 3.0
 
 BLOCK_KINDS = ("downtown", "residential", "park", "mixed")
 
@@ -123,23 +125,39 @@ def town_blocks(
     return [*blocks, outskirts]
 
 
+def landing(crossing: np.ndarray, end: int) -> Polygon:
+    """Where people step from a footpath onto a crossing of a country road.
+
+    Args:
+        crossing: (2, 2) from kerb to kerb.
+        end: at which of its ends.
+
+    Returns:
+        A rectangle from the edge of the road to the footpath; its second and third corner lie at the path.
+    """
+    outward = curves.unit(crossing[end] - crossing[1 - end])
+    aside = _LANDING_M / 2 * curves.left_of(outward)
+    road, path = crossing[end] - 0.1 * outward, crossing[end] + (PATH_M[0] + 0.1) * outward
+    return Polygon([road - aside, path - aside, path + aside, road + aside])
+
+
 def country_blocks(
-    surface: Polygon, car_parks: Sequence[CarPark], crossings: Sequence[Polygon], size_m: tuple[float, float]
+    surface: Polygon, car_parks: Sequence[CarPark], crossings: Sequence[np.ndarray], size_m: tuple[float, float]
 ) -> list[Block]:
     """The land in the gaps between country roads, and around them, with footpaths where people cross.
 
     Args:
         surface: the area of the roads.
         car_parks: car parks inside the gaps.
-        crossings: where people cross.
+        crossings: (2, 2) lines from kerb to kerb along which people cross.
         size_m: width and height of the map.
 
     Returns:
         The blocks; the land around all roads comes last.
     """
     built = unary_union([shape for park in car_parks for shape in (park.polygon, park.driveway)])
-    near = unary_union([area.centroid.buffer(_PATH_REACH_M) for area in crossings])
-    from_kerb = unary_union([area.buffer(PATH_M[1], cap_style="square", join_style="mitre") for area in crossings])
+    near = unary_union([LineString(line).centroid.buffer(_PATH_REACH_M) for line in crossings])
+    from_kerb = unary_union([landing(line, end) for line in crossings for end in (0, 1)])
     world = box(-OUTSKIRTS_M, -OUTSKIRTS_M, size_m[0] + OUTSKIRTS_M, size_m[1] + OUTSKIRTS_M)
     blocks = []
     for whole in [*(Polygon(ring) for ring in surface.interiors), world.difference(Polygon(surface.exterior))]:

@@ -10,13 +10,14 @@ from shapely.ops import unary_union
 from perception.simulation.mesh import Mesh, merge, paint, quads, ribbon
 from perception.simulation.town import curves
 from perception.simulation.town.approaches import Approach
-from perception.simulation.town.blocks import OUTSKIRTS_M, SIDEWALK_M, polygons
+from perception.simulation.town.blocks import OUTSKIRTS_M, SIDEWALK_M, landing, polygons
 from perception.simulation.town.network import GUTTER_M, LANE_WIDTH_M
 from perception.simulation.town.plan import Plan
 from perception.simulation.town.surfaces import PLOT_Z_M, bay_lines, dashes, rings, sheet, stroke, zebra
 from perception.simulation.town.town import KERB_HEIGHT_M
 
 _ROAD = "flat.driveable_surface"
+_PATH_Z_M = KERB_HEIGHT_M + 0.022
 _TIGHT_M = 110.0
 """Where bends are tighter the line in the middle is not broken."""
 
@@ -74,11 +75,25 @@ def country_ground(plan: Plan) -> Mesh:
     corners = np.array([[[low, low, 0], [high[0], low, 0], [*high, 0], [low, high[1], 0]]])
     meshes = [quads(corners, paint("asphalt", _ROAD))]
     meshes += [sheet(park.polygon, 0.002, paint("asphalt_lot", _ROAD)) for park in plan.car_parks]
+    ramps = _ramps(plan)
     for block in plan.blocks:
         meshes.append(_verges(block.land, around=block is plan.blocks[-1]))
         meshes.append(sheet(block.plots, PLOT_Z_M, paint("meadow", "flat.terrain")))
-        meshes.append(sheet(block.walkway, KERB_HEIGHT_M + 0.022, paint("path", "flat.sidewalk")))
-    return merge(meshes)
+        paths = block.walkway.difference(unary_union([land for land, _ in ramps]))
+        meshes.append(sheet(paths, _PATH_Z_M, paint("path", "flat.sidewalk")))
+    return merge(meshes + [ramp for _, ramp in ramps])
+
+
+def _ramps(plan: Plan) -> list[tuple[Polygon, Mesh]]:
+    """Where footpaths come down to a crossing: the area, and the surface that slopes to the road."""
+    found = []
+    for crossing in plan.crossings:
+        for end in (0, 1):
+            area = landing(crossing.centerline, end)
+            heights = np.array([0.012, _PATH_Z_M, _PATH_Z_M, 0.012])
+            corners = np.column_stack([np.array(area.exterior.coords)[:4], heights])
+            found.append((area, quads(corners[None], paint("path", "flat.sidewalk"))))
+    return found
 
 
 def _middle(line: np.ndarray, plan: Plan) -> list[Mesh]:

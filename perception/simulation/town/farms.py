@@ -10,7 +10,7 @@ from shapely.geometry import Polygon
 from shapely.ops import unary_union
 from shapely.prepared import prep
 
-from perception.simulation.mesh import Mesh, cylinder, ellipsoid, merge, moved, paint, placed, wall
+from perception.simulation.mesh import Mesh, cylinder, ellipsoid, merge, moved, paint, placed, quads, wall
 from perception.simulation.town import curves, facades, plants
 from perception.simulation.town.buildings import Style, house
 from perception.simulation.town.network import GUTTER_M, LANE_WIDTH_M
@@ -146,8 +146,12 @@ class _Builder:
     def lawn_and_yard(self, x_m: tuple[float, float], y_m: tuple[float, float]) -> None:
         """Grass all over, and gravel on the drive and on the yard."""
         self.meshes.append(sheet(self.site.area(), PLOT_Z_M + 0.01, paint("grass", "flat.terrain")))
-        ways = unary_union([self.site.rectangle(x_m, y_m), self.site.rectangle((-1.9, 1.9), (-3.0, y_m[0] + 1.0))])
-        self.meshes.append(sheet(ways, _DRIVE_Z_M, paint("path", "flat.other")))
+        gravel = paint("path", "flat.other")
+        ways = unary_union([self.site.rectangle(x_m, y_m), self.site.rectangle((-1.9, 1.9), (-2.8, y_m[0] + 1.0))])
+        self.meshes.append(sheet(ways, _DRIVE_Z_M, gravel))
+        ramp = self.site.on_map(np.array([[-2.6, -3.97], [2.6, -3.97], [1.9, -2.8], [-1.9, -2.8]]))
+        heights = np.array([0.012, 0.012, _DRIVE_Z_M, _DRIVE_Z_M])
+        self.meshes.append(quads(np.column_stack([ramp, heights])[None], gravel))
 
     def fence(self, points: list[tuple[float, float]], kind: str) -> None:
         """A hedge or fence along a line."""

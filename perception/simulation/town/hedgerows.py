@@ -34,6 +34,7 @@ _HABITS = {
     "edge": ((9.5, 0.4, 2.9), 1),
 }
 _VARIANTS = 3
+_PLANT = "static.vegetation"
 
 
 class Nursery:
@@ -47,7 +48,7 @@ class Nursery:
             for habit, (size, balls) in _HABITS.items()
         }
         self._stock["conifer"] = [plants.conifer(rng, 10.0) for _ in range(_VARIANTS)]
-        self._stock["bush"] = [plants.bush(rng) for _ in range(2 * _VARIANTS)]
+        self._stock["bush"] = [_shrub(rng, int(kinds[k % 4])) for k in range(2 * _VARIANTS)]
 
     def tree(self, habit: str, x: float, y: float, variant: int | None = None) -> Mesh:
         """A tree or bush on the ground at a place; one of a given kind where a number is given."""
@@ -59,6 +60,12 @@ class Nursery:
         a2b[:2, :2] = size * np.array([[c, -s], [s, c]])
         a2b[2, 2], a2b[:3, 3] = size * self._rng.uniform(0.9, 1.1), (x, y, PLOT_Z_M)
         return moved(stock[number], a2b)
+
+
+def _shrub(rng: np.random.Generator, leaves: int) -> Mesh:
+    """A wild bush standing on the origin."""
+    width, height = rng.uniform(0.6, 1.2), rng.uniform(0.6, 1.3)
+    return placed(plants.crown(rng, (width, width, height), paint(f"leaves_{leaves}", _PLANT)), (0, 0, 0.7 * height))
 
 
 def belt(rng: np.random.Generator, line: np.ndarray, height_m: float) -> Mesh:
@@ -84,7 +91,7 @@ def belt(rng: np.random.Generator, line: np.ndarray, height_m: float) -> Mesh:
         (-half, 0.5 * tops),
     ]
     sides = [np.column_stack([curves.shifted(points, -across), PLOT_Z_M + up]) for across, up in corners]
-    return loft(np.stack(sides, axis=1)[:, ::-1], paint(f"leaves_{rng.integers(4)}", "static.vegetation"))  # (N, 5, 3)
+    return loft(np.stack(sides, axis=1)[:, ::-1], paint(f"leaves_{rng.integers(4)}", _PLANT))  # (N, 5, 3)
 
 
 def _row(rng: np.random.Generator, nursery: Nursery, line: np.ndarray, habit: str, step_m: float) -> list[Mesh]:

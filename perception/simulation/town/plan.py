@@ -190,7 +190,7 @@ def draw_plan(seed: int, drives_on_the_right: bool = True, landscape: Landscape 
     stops, crossings, stop_of = _stop_lines_and_crossings(approaches, graph)
     dividers = _dividers(network, middles)
     if rural:
-        blocks = country_blocks(surface, car_parks, [crossing.polygon for crossing in crossings], network.size_m)
+        blocks = country_blocks(surface, car_parks, [crossing.centerline for crossing in crossings], network.size_m)
         dividers += [Divider(row.kerb[1:-1], "lane") for row in bays]
     else:
         blocks = town_blocks(rng, surface, car_parks, network.size_m)

@@ -174,6 +174,11 @@ class Town:
     landscape: Landscape = "town"
 
     @property
+    def bustle(self) -> float:
+        """How much traffic there is, and how many people walk, against a town's streets."""
+        return {"town": 1.0, "rural": 0.15}[self.landscape]
+
+    @property
     def town2global(self) -> np.ndarray:
         """(4, 4) float64 from the town's own frame into that of its location's map."""
         matrix = np.eye(4)
