@@ -5,7 +5,7 @@ yaw rate over speed; wheels turn by their distance from the centre of the turn; 
 what driving costs. Poses are exact, as those of the tables; measured numbers have noise and the steps of the original.
 
 Source: devkit of nuScenes, `can_bus/README.md` (fields, rates, units, resolutions and signs: steering is positive to
-the right, all else to the left); Rajamani 2012, "Vehicle Dynamics and Control", section 2.2 (bicycle model).
+the right, all else to the left; of gears it names 0, parked, and 7, driving); Rajamani 2012, "Vehicle Dynamics and Control", section 2.2 (bicycle model).
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ _WHEELS = (
 _GRAVITY = 9.81
 _STEP_US = 10_000
 _DIFFERENCE_US = 30_000
+_REVERSES_M_S = -0.02
+_GEAR_FORWARD, _GEAR_REVERSE = 7, 1  # the second is a number of our own
 _SLOWEST_M_S = 0.6  # below, the steering is taken from before and after
 _MARGIN_US = 500_000
 _STEER_OFFSET_DEG = -12.6
@@ -61,7 +63,7 @@ class Drive(NamedTuple):
         steering_rad: (K,) turn of the steering wheel to the right.
         steering_rad_s: (K,) its change.
         travelled_m: (K,) since the first sample.
-        turn_ahead_rad: (K,) how far it will turn to the left within the next seconds.
+        turn_ahead_rad: (K,) how far it will turn to the left within the next seconds; to the right where it backs.
     """
 
     t_us: np.ndarray
@@ -128,8 +130,8 @@ def _drive(world: World, end_us: int) -> Drive:
         acceleration=np.stack([np.einsum("ki,ki->k", change, axis) for axis in (ahead, left)], axis=1),
         steering_rad=steering,
         steering_rad_s=np.gradient(steering, _STEP_US * 1e-6),
-        travelled_m=np.concatenate(([0.0], np.cumsum(np.maximum(speed, 0)[:-1] * np.diff(times) * 1e-6))),
-        turn_ahead_rad=later - yaw,
+        travelled_m=np.concatenate(([0.0], np.cumsum(_pace(speed)[:-1] * np.diff(times) * 1e-6))),
+        turn_ahead_rad=np.where(_backs(speed), yaw - later, later - yaw),
     )
 
 
@@ -140,7 +142,7 @@ def _yaw(world: World, t_us: int) -> float:
 
 def _steering(speed_m_s: np.ndarray, yaw_rate_rad_s: np.ndarray) -> np.ndarray:
     """(K,) turn of the steering wheel to the right, radians; where the car all but stands, between before and after."""
-    rolls = np.nonzero(speed_m_s > _SLOWEST_M_S)[0]
+    rolls = np.nonzero(np.abs(speed_m_s) > _SLOWEST_M_S)[0]
     if not len(rolls):
         return np.zeros(len(speed_m_s))
     wheels = np.arctan(WHEELBASE_M * yaw_rate_rad_s[rolls] / speed_m_s[rolls])
@@ -188,7 +190,7 @@ def _monitor(drive: Drive, rng: np.random.Generator) -> Columns:
         "battery_level": np.rint(battery).astype(int),
         "brake": np.rint(brake).astype(int).clip(0, 126),
         "brake_switch": np.select([brake > 4, brake > 0], [3, 2], 1),
-        "gear_position": np.full(len(brake), 7),
+        "gear_position": np.where(_backs(drive.speed_m_s), _GEAR_REVERSE, _GEAR_FORWARD),
         "left_signal": left.astype(int),
         "rear_left_rpm": np.round(rpm["RL_wheel_speed"], 2),
         "rear_right_rpm": np.round(rpm["RR_wheel_speed"], 2),
@@ -196,7 +198,7 @@ def _monitor(drive: Drive, rng: np.random.Generator) -> Columns:
         "steering": np.round(np.degrees(drive.steering_rad), 1).clip(-780, 779.9),
         "steering_speed": np.rint(np.degrees(drive.steering_rad_s)).astype(int).clip(-465, 393),
         "throttle": np.rint(throttle).astype(int),
-        "vehicle_speed": np.round(3.6 * np.maximum(drive.speed_m_s, 0), 2),
+        "vehicle_speed": np.round(3.6 * _pace(drive.speed_m_s), 2),
         "yaw_rate": np.round(np.degrees(drive.yaw_rate_rad_s), 1),
     }
 
@@ -213,7 +215,7 @@ def _sensors(drive: Drive, rng: np.random.Generator) -> Columns:
 
 def _vehicle(drive: Drive, rng: np.random.Generator) -> Columns:
     brake, throttle = _pedals(drive)
-    torque = np.where(brake > 0, -30.0, 0.22 * throttle)  # at the motor, Nm
+    torque = np.where(brake > 0, -30.0, 0.22 * throttle) * np.where(_backs(drive.speed_m_s), -1, 1)  # at the motor, Nm
     sun = rng.integers(5, 60, 2)
     steering_deg = np.degrees(drive.steering_rad) + rng.normal(0, 0.1, len(brake))
     across = drive.acceleration[:, 1] / _GRAVITY + rng.normal(0, 0.006, len(brake))
@@ -223,9 +225,9 @@ def _vehicle(drive: Drive, rng: np.random.Generator) -> Columns:
         "longitudinal_accel": _stepped(drive.acceleration[:, 0] + rng.normal(0, 0.05, len(brake)), 0.05),
         "meanEffTorque": _stepped(torque, 0.5) + 400,
         "odom": (100 * drive.travelled_m).astype(int) % _ODOM_CM,
-        "odom_speed": np.round(3.6 * np.maximum(drive.speed_m_s, 0), 2),
+        "odom_speed": np.round(3.6 * _pace(drive.speed_m_s), 2),
         "pedal_cc": np.rint(throttle).astype(int),
-        "regen": np.rint(np.where(throttle > 0, 0, 60 * np.minimum(drive.speed_m_s.clip(0) / 3, 1))).astype(int),
+        "regen": np.rint(np.where(throttle > 0, 0, 60 * np.minimum(_pace(drive.speed_m_s) / 3, 1))).astype(int),
         "requestedTorqueAfterProc": _stepped(1.02 * torque, 0.5) + 400,
         "right_solar": np.full(len(brake), sun[1]),
         "steer_corrected": np.round(steering_deg, 1),
@@ -246,8 +248,9 @@ _MAKERS = {
 
 def _pedals(drive: Drive) -> tuple[np.ndarray, np.ndarray]:
     """(N,) brake pressure in bar, and throttle 0..1000: what slows more than the motor does, is braked."""
-    speed = np.maximum(drive.speed_m_s, 0)
-    wanted = drive.acceleration[:, 0] + 0.12 + 4e-4 * speed**2  # m/s^2 with rolling and air
+    speed = _pace(drive.speed_m_s)
+    along = np.where(_backs(drive.speed_m_s), -drive.acceleration[:, 0], drive.acceleration[:, 0])
+    wanted = along + 0.12 + 4e-4 * speed**2  # m/s^2 with rolling and air
     standing = speed < 0.1
     coasting = -0.8 * np.minimum(speed / 3, 1)
     brake = np.where(standing, 15.0, 11 * np.maximum(coasting - wanted, 0))
@@ -262,6 +265,16 @@ def _wheel_rpm(drive: Drive) -> dict[str, np.ndarray]:
         speed = np.hypot(along, ahead_m * drive.yaw_rate_rad_s)
         rpm[f"{name}_wheel_speed"] = _stepped(speed / (2 * np.pi * radius_m) * 60, _RPM_STEP)
     return rpm
+
+
+def _backs(speed_m_s: np.ndarray) -> np.ndarray:
+    """(N,) whether the car rolls back."""
+    return speed_m_s < _REVERSES_M_S
+
+
+def _pace(speed_m_s: np.ndarray) -> np.ndarray:
+    """(N,) what the dashboard shows: speed without its sign."""
+    return np.where(_backs(speed_m_s), -speed_m_s, np.maximum(speed_m_s, 0))
 
 
 def _stepped(values: np.ndarray, step: float) -> np.ndarray:

@@ -41,21 +41,25 @@ class Manner:
         turns: how much each turn is liked.
         green: share of the traffic lights that are green when the ego arrives.
         wait_s: how long the others take to turn green then.
+        free_ahead: how often nobody drives between the ego and the end of its first lane.
         crossed: shares of the crossings that people use, on the ego's way and elsewhere.
+        spare_s: how much longer than the scene the traffic runs; the scene is the part of it that fits best.
         attempts: how often the traffic is drawn until the ego drives as it should.
     """
 
     turns: Mapping[str, float]
     green: float
     wait_s: tuple[float, float]
+    free_ahead: float
     crossed: tuple[float, float]
+    spare_s: float
     attempts: int
 
 
 MANNERS: Mapping[Drive, Manner] = {
-    "any": Manner({"straight": 1.0, "left": 0.8, "right": 0.8}, 0.75, (3.0, 8.0), (0.4, 0.7), 3),
-    "street": Manner({"straight": 1.0, "left": 0.01, "right": 0.01}, 1.0, (3.0, 8.0), (0.25, 0.7), 3),
-    "junction": Manner({"straight": 0.1, "left": 1.0, "right": 1.0}, 0.4, (1.0, 5.0), (0.75, 0.8), 5),
+    "any": Manner({"straight": 1.0, "left": 0.8, "right": 0.8}, 0.75, (3.0, 8.0), 0.65, (0.4, 0.7), 0.0, 3),
+    "street": Manner({"straight": 1.0, "left": 0.01, "right": 0.01}, 1.0, (3.0, 8.0), 0.65, (0.25, 0.7), 12.0, 3),
+    "junction": Manner({"straight": 0.1, "left": 1.0, "right": 1.0}, 0.4, (2.0, 5.0), 0.8, (0.6, 0.8), 20.0, 3),
 }
 
 _CANDIDATES = 14

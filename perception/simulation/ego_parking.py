@@ -6,7 +6,7 @@ keeps clear of all cars that may stand in the other places and of what is not to
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,11 +117,13 @@ def _cut(way: _Way, timeline: Timeline, steps: int) -> tuple[Parking, int]:
     shown = np.concatenate((shown, np.tile(shown[-1], (missing, 1))))  # (K, 3)
     poses = way.yard.in_town(shown)
     seen = (departures > first) & (arrivals < first + steps)
+    begun = np.append(0, departures[:-1]) < first + steps  # the way to a place begins where the one before is left
+    near = [freed for freed, is_near in zip(way.freed, (departures > first) & begun, strict=True) if is_near]
     stood = timeline.poses[np.minimum(arrivals[seen] + 1, total - 1)]
     parking = Parking(
         yard=way.yard,
         poses=np.column_stack((poses[:, :2], np.zeros(steps), np.unwrap(poses[:, 2]))),
-        free=frozenset(way.free),
+        free=frozenset().union(*near),
         parked=way.yard.in_town(stood.reshape(-1, 3)),
     )
     return parking, missing
@@ -132,7 +134,7 @@ class _Way:
 
     def __init__(self, yard: Yard, rng: np.random.Generator) -> None:
         self.yard, self.rng = yard, rng
-        self.free: set[int] = set()
+        self.freed: list[set[int]] = []
         self.timeline: Timeline | None = None
         self._obstacles = np.array([(place.x, place.y, *CAR_LW_M, place.yaw_rad) for place in yard.places])
         self._ground = yard.ground
@@ -145,7 +147,8 @@ class _Way:
     def extend(self, least_s: float) -> None:
         """Drives on from place to place until a time has passed or nothing more can be reached."""
         for start, moves in self._starts():
-            if moves and not self._is_clear(start, moves, self.free):
+            self.freed.clear()
+            if moves and not self._is_clear(start, moves):
                 continue
             done = list(moves)
             while True:
@@ -165,7 +168,6 @@ class _Way:
                 self.timeline = self._timed(start, done)
             if self.timeline is not None:
                 return
-            self.free.clear()
 
     def _timed(self, start: np.ndarray, moves: list[Move]) -> Timeline:
         return timed(legs_along(start, moves), self._forward_mps, self._back_mps)
@@ -205,7 +207,7 @@ class _Way:
         yard, rng = self.yard, self.rng
         for index in rng.permutation(yard.beside)[:16]:
             place = yard.places[index]
-            if index in self.free:
+            if index in self._free():
                 continue
             trials = self._across(here, place) if yard.across else self._along(here, place)
             for moves, goal, cleared in trials:
@@ -215,9 +217,9 @@ class _Way:
                 approach = found[0].length_m or 0.0
                 if not _APPROACH_M[0] <= approach <= _APPROACH_M[1]:
                     continue
-                free = self.free | {int(index)} | self._inner(place, cleared)
-                if self._is_clear(here, found, free):
-                    self.free = free
+                freed = {int(index)} | self._inner(place, cleared)
+                if self._is_clear(here, found, freed):
+                    self.freed.append(freed)
                     return [*done, *found, Rest(float(rng.uniform(1.0, 2.2)))]
         return None
 
@@ -241,7 +243,7 @@ class _Way:
         for _ in range(3):
             swing = float(rng.choice([0.0, 0.3, 0.5, 0.7]) + rng.uniform(0, 0.1))
             if rng.random() < 0.68:
-                away = [Turn(1, -left * swing, eased=(True, False))]
+                away = [Turn(1, -left * swing)] if swing > 0.2 else []
                 back = Turn(-1, -left * (_QUARTER - swing), eased=(False, True))
                 goal = (place.x, place.y + side * (EGO_CENTRE_M + depth))
                 yield [Straight(1), *away, back, Straight(-1)], goal, 0.0
@@ -274,7 +276,7 @@ class _Way:
         here = self._end(start, done)
         for moves, line in self._ways_out(here):
             found = solved(here, moves, (np.nan, line))
-            if found is not None and self._is_clear(here, found, self.free):
+            if found is not None and self._is_clear(here, found):
                 return [*done, *found]
         return None
 
@@ -296,7 +298,11 @@ class _Way:
             for line in rng.permutation([-1.2, -0.6, 0.0, 0.6, 1.2]):
                 yield [Straight(gear), Turn(gear, angle, eased=(True, gear > 0))], float(line)
 
-    def _is_clear(self, start: np.ndarray, moves: list[Move], free: set[int]) -> bool:
+    def _free(self) -> set[int]:
+        """Places that have been used so far, or cut across."""
+        return set().union(*self.freed)
+
+    def _is_clear(self, start: np.ndarray, moves: list[Move], freed: Set[int] = frozenset()) -> bool:
         """Whether the ego keeps off all other places' cars, and on the ground, all along moves."""
         poses = swept(legs_along(start, moves))
         ahead = np.stack((np.cos(poses[:, 2]), np.sin(poses[:, 2])), axis=1)
@@ -305,6 +311,7 @@ class _Way:
         corners = rectangle_corners(boxes).reshape(-1, 2)
         if not shapely.contains_xy(self._ground, corners[:, 0], corners[:, 1]).all():
             return False
+        free = self._free() | freed
         others = self._obstacles[[i for i in range(len(self._obstacles)) if i not in free]]
         boxes[:, 2:4] += 2 * CLEARANCE_M
         apart = np.linalg.norm(boxes[:, None, :2] - others[:, :2], axis=-1)  # (K, N)

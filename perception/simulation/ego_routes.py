@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from perception.simulation.ego import EGO_DRIVER, EGO_SIZE_LWH_M, MANNERS, Drive, inner_lanes
+from perception.simulation.ego import EGO_DRIVER, EGO_SIZE_LWH_M, MANNERS, Drive, ego_poses, inner_lanes
 from perception.simulation.town.town import Town
 from perception.simulation.traffic_actors import MARGIN_S, WARM_UP_S
-from perception.simulation.traffic_flow import Vehicle
+from perception.simulation.traffic_flow import STEP_S, Vehicle
 from perception.simulation.traffic_paths import SPACING_M, Route, draw_lane_ids, route_along
 
 NEAR_JUNCTION_M = 30.0
@@ -16,7 +18,9 @@ NEAR_JUNCTION_M = 30.0
 _TURNED_RAD = 1.1
 _TOP_SPEED_MPS = 14.0
 _LEAST_DRIVE_M = 12.0
-_STREET_MPS = 4.5
+_STREET_MPS, _JUNCTION_MPS = 6.0, 1.6
+_WANTED: Mapping[Drive, float] = {"street": 0.6, "junction": 2.5}
+_PART_STEPS = 5
 _BESIDE_M = 14.0
 
 
@@ -97,32 +101,42 @@ class _View:
         if not len(self._points):
             return -50.0
         near = float(np.average(self._away_m < NEAR_JUNCTION_M, weights=self._weights))
-        latest = max(0.8, 0.45 * self._duration_s)
-        turned = sum(0.2 < begin < latest for begin, _ in self._turns_s)
+        latest = 0.5 * self._duration_s + 6.0
+        turned = sum(-3.0 < begin < latest for begin, _ in self._turns_s)
         return 8.0 * near + 6.0 * min(turned, 1) + 1.5 * min(turned, 3)
 
 
-def how_fitting(town: Town, poses: np.ndarray, driven_m: float, times: np.ndarray, drive: Drive) -> tuple[float, float]:
-    """How well a drive turned out, and what is good enough.
+def best_part(town: Town, ego: Vehicle, times: np.ndarray, drive: Drive) -> tuple[float, float, int]:
+    """Which part of a recorded drive shows best what it is to show.
 
     Args:
         town: where it was.
-        poses: (K, 4) of the ego at the times of the tracks.
-        driven_m: how far it came.
+        ego: the ego after it has moved for at least as long as the scene lasts.
         times: (K,) times of the tracks.
         drive: any but "parking".
 
     Returns:
-        What is wanted and what was reached, in numbers that can be compared for one kind of drive.
+        What is wanted and what was reached, in numbers that can be compared for one kind of drive, and how many steps
+        after the first record the best part begins.
     """
+    stations = np.array([record[0] for record in ego.history])  # (T,)
+    count = round(float(times[-1] - times[0]) / STEP_S) + 1
     lasted_s = float(times[-1] - times[0])
     if drive == "any":
-        return min(_LEAST_DRIVE_M, 0.1 * _TOP_SPEED_MPS * lasted_s), driven_m
-    turned = float(np.ptp(poses[:, 3]))
-    if drive == "street":
-        return _STREET_MPS * lasted_s, driven_m * (1 - 0.3 * min(turned, 3.0))
-    centers = np.array([junction.center for junction in town.junctions])
-    away = np.linalg.norm(poses[:, None, :2] - centers, axis=-1).min(axis=1)  # (K,)
-    near = float((away < NEAR_JUNCTION_M).mean())
-    moves = min(driven_m / (1.5 * lasted_s), 1.0)  # it waits, but not all the time
-    return 2.5, near + min(turned / _TURNED_RAD, 1.0) + moves
+        return min(_LEAST_DRIVE_M, 0.1 * _TOP_SPEED_MPS * lasted_s), float(stations[count - 1] - stations[0]), 0
+    poses = ego_poses(ego.route.path, stations)
+    centers = np.array([junction.center for junction in town.junctions]).reshape(-1, 2)
+    away = np.linalg.norm(poses[:, None, :2] - centers, axis=-1).min(axis=1, initial=99.0)  # (T,)
+    margin = round(MARGIN_S / STEP_S)
+    reached = []
+    for first in range(0, len(stations) - count + 1, _PART_STEPS):
+        part = slice(first + margin, first + count - margin)
+        pace_mps = float(stations[part][-1] - stations[part][0]) / (lasted_s - 2 * MARGIN_S)
+        turned = float(np.ptp(poses[part, 3]))
+        near = float((away[part] < NEAR_JUNCTION_M).mean())
+        if drive == "street":
+            reached.append(min(pace_mps / _STREET_MPS, 1.0) - 0.5 * turned - 0.5 * near)
+        else:  # it waits, but not all the time
+            reached.append(near + min(turned / _TURNED_RAD, 1.0) + min(pace_mps / _JUNCTION_MPS, 1.0))
+    best = int(np.argmax(reached))
+    return _WANTED[drive], reached[best], best * _PART_STEPS

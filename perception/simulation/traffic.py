@@ -18,7 +18,7 @@ from perception.simulation.ego import (
     ego_rectangles,
 )
 from perception.simulation.ego_parking import draw_parking
-from perception.simulation.ego_routes import draw_ego_for, how_fitting
+from perception.simulation.ego_routes import best_part, draw_ego_for
 from perception.simulation.town.town import Town
 from perception.simulation.traffic_actors import MARGIN_S, TRACK_STEP_S, WARM_UP_S, ActorTrack, track_times
 from perception.simulation.traffic_cast import complete_cast
@@ -63,6 +63,7 @@ class _Moved(NamedTuple):
     works: LaneWorks | None = None
     yard: tuple[ActorTrack, ...] = ()
     settled: frozenset[int] = frozenset()
+    tight: frozenset[int] = frozenset()
 
 
 def draw_traffic(town: Town, seed: int, duration_s: float, drive: Drive = "any") -> Traffic:
@@ -86,7 +87,8 @@ def draw_traffic(town: Town, seed: int, duration_s: float, drive: Drive = "any")
     tracks += moved.yard
     tracks += draw_parked(town, driven, moved.works, _stream(seed, drive, 1), moved.settled)
     tracks += draw_strollers(town, driven[::20], times, _stream(seed, drive, 2))
-    tracks = complete_cast(town, poses, _without_collisions(poses, tracks), _stream(seed, drive, 3))
+    together = _without_collisions(poses, tracks)
+    tracks = complete_cast(town, poses, together, _stream(seed, drive, 3), moved.tight)
     return Traffic(poses, tuple(tracks), moved.signals)
 
 
@@ -98,9 +100,11 @@ def _stream(seed: int, drive: Drive, *purpose: int) -> np.random.Generator:
 
 def _driven(town: Town, seed: int, times: np.ndarray, drive: Drive) -> _Moved:
     """Runs the flow of traffic with the ego in it; another is drawn where the ego does not drive as it should."""
-    length_m = (WARM_UP_S + times[-1] - times[0]) * _TOP_SPEED_MPS
-    best: tuple[float, _Moved] | None = None
     manner = MANNERS[drive]
+    last_s = times[-1] + manner.spare_s
+    steps = round(float(times[-1] - times[0]) / STEP_S) + 1
+    length_m = (WARM_UP_S + last_s - times[0]) * _TOP_SPEED_MPS
+    best: tuple[float, _Moved] | None = None
     for attempt in range(manner.attempts):
         streams = [_stream(seed, drive, 0, attempt, purpose) for purpose in range(5)]
         ego = draw_ego(town, length_m, streams[0]) if drive == "any" else draw_ego_for(town, drive, times, streams[0])
@@ -108,16 +112,18 @@ def _driven(town: Town, seed: int, times: np.ndarray, drive: Drive) -> _Moved:
         works = draw_lane_works(town, ego.route, streams[4])
         closed = frozenset() if works is None else frozenset([works.lane])
         seen = ego.route.path.points[: int(2 * (ego.front_m + 280)) : 10]  # (S, 2)
-        trains = draw_vehicles(town, seen, ego, length_m, closed, streams[2])
+        trains = draw_vehicles(town, seen, (ego, manner.free_ahead), length_m, closed, streams[2])
         seen = ego.route.path.points[: int(2 * (ego.front_m + 300)) : 8]  # (S, 2)
         crossers = draw_crossers(town, seen, len(trains) + 1, streams[3], manner.crossed)
-        vehicles = [ego, *(train.vehicle for train in trains)]
-        flow = Flow(town, RightOfWay(town, signals), vehicles, [person.walker for person in crossers])
-        flow.run(times[0] - WARM_UP_S, times[0], times[-1])
-        poses = ego_poses(ego.route.path, stations_at(ego.history, round(STEP_S / TRACK_STEP_S)))
-        wanted, reached = how_fitting(town, poses, ego.history[-1][0] - ego.history[0][0], times, drive)
+        vehicles, walkers = [ego, *(train.vehicle for train in trains)], [person.walker for person in crossers]
+        Flow(town, RightOfWay(town, signals), vehicles, walkers).run(times[0] - WARM_UP_S, times[0], last_s)
+        wanted, reached, later = best_part(town, ego, times, drive)
+        for history in [vehicle.history for vehicle in vehicles] + [walker.history for walker in walkers]:
+            history[:] = history[later : later + steps]
         if best is None or reached > best[0]:
-            best = (reached, _Moved(poses, signals, trains, crossers, works))
+            shifted = Signals(town, signals.offsets_s - later * STEP_S)
+            poses = ego_poses(ego.route.path, stations_at(ego.history, round(STEP_S / TRACK_STEP_S)))
+            best = (reached, _Moved(poses, shifted, trains, crossers, works))
         if reached > wanted:
             break
     assert best is not None, "there is at least one attempt"
@@ -141,7 +147,8 @@ def _parked(town: Town, seed: int, times: np.ndarray) -> _Moved:
     )
     flow.run(times[0] - WARM_UP_S, times[0], times[-1])
     tracks, settled = draw_yard(parking, times, streams[4])
-    return _Moved(parking.poses, signals, trains, crossers, yard=tuple(tracks), settled=settled)
+    tight = frozenset(place.slot for place in parking.yard.places) if parking.yard.across else frozenset()
+    return _Moved(parking.poses, signals, trains, crossers, yard=tuple(tracks), settled=settled, tight=tight)
 
 
 def _draw_signals(town: Town, ego: Vehicle, manner: Manner, rng: np.random.Generator) -> Signals:
@@ -152,12 +159,12 @@ def _draw_signals(town: Town, ego: Vehicle, manner: Manner, rng: np.random.Gener
     set_already: set[int] = set()
     for index, lane in enumerate(route.lanes[:-1]):
         stop = town.lanes[lane].stop_line
+        here, there = (int(station / SPACING_M) for station in (ego.front_m, route.starts_m[index + 1]))
+        arrival_s = elapsed_s[min(there, len(elapsed_s) - 1)] - elapsed_s[here] - WARM_UP_S - MARGIN_S
         lead_s = rng.uniform(2.0, 0.9 * GREEN_S) if rng.random() < manner.green else -rng.uniform(*manner.wait_s)
         if stop is None or town.stop_lines[stop].junction in set_already:
             continue
         place = town.stop_lines[stop]
-        here, there = (int(station / SPACING_M) for station in (ego.front_m, route.starts_m[index + 1]))
-        arrival_s = elapsed_s[there] - elapsed_s[here] - WARM_UP_S - MARGIN_S
         offsets[place.junction] = arrival_s - lead_s - place.phase * HALF_CYCLE_S
         set_already.add(place.junction)
     return Signals(town, offsets)

@@ -36,10 +36,17 @@ _ROLES = (
     ("barrier", "barrier", Behaviour.THING, 20.0),
     ("traffic_cone", "cone", Behaviour.THING, 15.0),
 )
+_LONG = ("bus", "trailer", "truck", "construction_vehicle")
 _ON_WALKWAYS = ("motorcycle", "bicycle", "pedestrian", "barrier", "traffic_cone")
 
 
-def complete_cast(town: Town, ego: np.ndarray, tracks: list[ActorTrack], rng: np.random.Generator) -> list[ActorTrack]:
+def complete_cast(
+    town: Town,
+    ego: np.ndarray,
+    tracks: list[ActorTrack],
+    rng: np.random.Generator,
+    tight: frozenset[int] = frozenset(),
+) -> list[ActorTrack]:
     """Adds what is missing of the ten detection classes where it will be seen.
 
     Args:
@@ -47,6 +54,7 @@ def complete_cast(town: Town, ego: np.ndarray, tracks: list[ActorTrack], rng: np
         ego: (K, 4) poses of the ego at `track_times`.
         tracks: actors that do not collide.
         rng: source of what is added, and where.
+        tight: indices of places to park that vehicles longer than they are put into only if all else fails.
 
     Returns:
         The tracks with the missing classes added, less those that drive, walk or stand where they were put.
@@ -54,7 +62,7 @@ def complete_cast(town: Town, ego: np.ndarray, tracks: list[ActorTrack], rng: np
     stage = _Stage(town, ego, tracks)
     missing = [role for role in _ROLES if not stage.finds(role[0], role[3])]
     for name, kind, behaviour, sure_m in missing:
-        spots = stage.spots(name in _ON_WALKWAYS, sure_m, rng)
+        spots = stage.spots(name in _ON_WALKWAYS, sure_m, rng, tight if name in _LONG else frozenset())
         stage.cast(build_shape(kind, rng), behaviour, spots, sure_m)
     return stage.tracks
 
@@ -114,7 +122,9 @@ class _Stage:
                 return True
         return False
 
-    def spots(self, on_walkways: bool, reach_m: float, rng: np.random.Generator) -> Iterator[_Spot]:
+    def spots(
+        self, on_walkways: bool, reach_m: float, rng: np.random.Generator, tight: frozenset[int]
+    ) -> Iterator[_Spot]:
         """Places beside or on the road that the ego comes near, the liked ones first."""
         town, spots = self._town, []
         for ring in town.walkways if on_walkways else ():
@@ -123,7 +133,10 @@ class _Stage:
                 _Spot((x, y, KERB_HEIGHT_M, yaw), 0.0)
                 for (x, y), yaw in zip(ring.tolist(), np.arctan2(ahead[:, 1], ahead[:, 0]).tolist(), strict=True)
             ]
-        spots += [_Spot((slot.x, slot.y, 0.0, slot.yaw_rad), 1.0) for slot in town.parking_slots]
+        spots += [
+            _Spot((slot.x, slot.y, 0.0, slot.yaw_rad), 6.0 if i in tight else 1.0)
+            for i, slot in enumerate(town.parking_slots)
+        ]
         for lane in town.lanes:
             if lane.junction is not None:
                 continue

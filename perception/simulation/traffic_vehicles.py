@@ -30,7 +30,6 @@ _WANTED_NEAR = (
 _HEAVY: Mapping[str, float] = {"straight": 1.0, "left": 0.15, "right": 0.05}
 _LIGHT: Mapping[str, float] = {"straight": 1.0, "left": 0.4, "right": 0.5}
 _CYCLE: Mapping[str, float] = {"straight": 1.0, "left": 0.02, "right": 0.02}
-_FREE_AHEAD = 0.65
 _NEAR_M = 52.0
 _FAR_M = 150.0
 
@@ -54,10 +53,10 @@ class _Placing:
         self._taken: dict[tuple[int, bool], list[tuple[float, float]]] = {}
         self._near_side = "right" if town.location.startswith("boston") else "left"
 
-    def occupy(self, vehicle: Vehicle) -> None:
-        """Keeps others away from a vehicle placed before; more often than not the lane ahead of it is free too."""
+    def occupy(self, vehicle: Vehicle, free_ahead: float) -> None:
+        """Keeps others away from a vehicle placed before, and as often as given from the lane ahead of it too."""
         rear, first = vehicle.front_m - vehicle.length_m, vehicle.route.lanes[0]
-        front = vehicle.route.starts_m[1] if self.rng.random() < _FREE_AHEAD else vehicle.front_m + 10.0
+        front = vehicle.route.starts_m[1] if self.rng.random() < free_ahead else vehicle.front_m + 10.0
         self._taken.setdefault((first, False), []).append((rear, float(front)))
 
     def put(self, kind: str, lane: Lane, share: float) -> bool:
@@ -103,7 +102,7 @@ class _Placing:
 def draw_vehicles(
     town: Town,
     seen: np.ndarray,
-    ego: Vehicle | None,
+    ego: tuple[Vehicle, float] | None,
     length_m: float,
     closed: frozenset[int],
     rng: np.random.Generator,
@@ -113,7 +112,8 @@ def draw_vehicles(
     Args:
         town: where they drive.
         seen: (S, 2) points of the ego's way.
-        ego: vehicle 0, which stands on its first lane; None where it does not drive with the others.
+        ego: vehicle 0, which stands on its first lane, and how often the lane ahead of it is free; None where it does
+            not drive with the others.
         length_m: how far each may come.
         closed: lanes shut by road works, or by the ego.
         rng: source of kinds, places and routes.
@@ -123,7 +123,7 @@ def draw_vehicles(
     """
     placing = _Placing(town, length_m, closed, rng)
     if ego is not None:
-        placing.occupy(ego)
+        placing.occupy(*ego)
     lanes = [lane for lane in town.lanes if lane.junction is None]
     distance = np.array([np.linalg.norm(lane.centerline[:, None] - seen, axis=-1).min() for lane in lanes])
     near = [lane for lane, away in zip(lanes, distance, strict=True) if away < _NEAR_M]

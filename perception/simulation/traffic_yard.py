@@ -130,7 +130,7 @@ class _Scene:
             stations = float(rng.uniform(2.0, 2 * (high - low))) + pace * (times - times[0])
             local = np.column_stack((path.positions(stations), np.unwrap(path.headings(stations))))
             poses = _lifted(yard.in_town(local))
-            track = ActorTrack(shape, Behaviour.ON_FOOT, poses, priority=40)
+            track = ActorTrack(shape, Behaviour.ON_FOOT, poses, priority=47)
             apart = np.linalg.norm(poses[::_CHECK_EVERY, :2] - self._ego[:, :2], axis=1)
             if apart.min() < _REACH_M and self._fits(track, 0.45):
                 self.tracks.append(track)
@@ -143,17 +143,18 @@ class _Scene:
         shape = build_shape("car", rng)
         while shape.size_lwh_m[0] > 4.8:
             shape = build_shape("car", rng)
-        for index in rng.permutation(beside)[:8].tolist():
+        for index in rng.permutation(beside)[:5].tolist():
             for start, moves in _ways_out(yard, yard.places[index], shape, rng):
                 legs = legs_along(start, moves)
                 drive = timed(legs, float(rng.uniform(1.8, 2.6)), float(rng.uniform(0.9, 1.3))).poses
-                wait = int(rng.integers(0, max(1, len(times) - 40)))
-                way = np.concatenate((np.tile(drive[0], (wait, 1)), drive, np.tile(drive[-1], (len(times), 1))))
-                track = _driven(shape, yard, way[: len(times)])
-                if self._fits(track, 0.5, but=index):
-                    self.settled.add(index)
-                    self.tracks.append(track)
-                    return
+                for share in rng.permutation([0.0, 0.2, 0.4, 0.6, 0.8]):
+                    before = np.tile(drive[0], (int(share * len(times)), 1))
+                    way = np.concatenate((before, drive, np.tile(drive[-1], (len(times), 1))))
+                    track = _driven(shape, yard, way[: len(times)])
+                    if self._fits(track, 0.5, but=index):
+                        self.settled.add(index)
+                        self.tracks.append(track)
+                        return
 
     def _fits(self, track: ActorTrack, gap_m: float, but: int = -1) -> bool:
         """Whether an actor stays on the ground, off the ego, all places' cars and what was put before it."""
