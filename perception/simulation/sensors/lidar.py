@@ -140,7 +140,7 @@ class Lidar:
         deskewed = raw.reshape(beams.shape) @ sensor2end[:, :3, :3].transpose(0, 2, 1) + sensor2end[:, None, :3, 3]
         points[:, :3] = deskewed.reshape(-1, 3)
         points[:, 3] = _intensities(hits, cosine, air, own, returned, surroundings.materials, rng)
-        points[drops.firing, 3] = np.rint(_WHITE * drops.intensity)
+        points[drops.firing, 3] = np.minimum(np.rint(_WHITE * drops.intensity), 255)
         points[:, 4] = np.tile(np.arange(NUM_RINGS), NUM_COLUMNS)
         return LidarRecording(
             t_us=t_us,

@@ -44,8 +44,8 @@ SPECKLE = 0.6
 _BEAM_M, _DIVERGENCE_RAD = 0.011, 0.0028  # its diameter at the window, and how it widens
 
 _DROP_GAIN = 0.35
-"""Backscatter of a large drop of water beside that of a mirroring ball. Front and focus at the back alone make 0.1, the
-glory some ones straight back (Mie), but it is narrower than a receiver."""
+"""Backscatter of a large drop of water beside that of a mirroring ball. Front and focus at the back alone make 0.1; the
+glory makes 3 to 7 straight back (Mie, 1 and 2 mm), but is narrower than a receiver. The value lies between."""
 
 _BACKSCATTER = 0.046  # of fog, per metre and steradian, times the visibility in metres
 _PULSE_M = 0.75  # half the length of 5 ns in the air
@@ -171,14 +171,14 @@ def _beam_m2(distance_m: np.ndarray) -> np.ndarray:
 
 
 def _as_surface(weather: Weather, distance_m: np.ndarray) -> np.ndarray:
-    """Power of an echo of 1 per steradian of the light that strikes it; a diffuse surface sends back a share of pi."""
+    """Power of the echo of what sends all light of the beam back, per steradian: a diffuse white surface does 1 / pi."""
     clear = np.pi / REFLECTIVITY * HALF_RANGE_M**2 * _near_gain(distance_m)
     return clear * transmission(weather, distance_m)
 
 
 def _faintest_drop_m(weather: Weather, distance_m: np.ndarray) -> np.ndarray:
     """Diameter of the smallest drop that is found at a distance."""
-    per_square = _DROP_GAIN / 16 / _beam_m2(distance_m)  # of the diameter; a ball of glass of radius a: a squared / 4
+    per_square = _DROP_GAIN / 16 / _beam_m2(distance_m)  # of the diameter; a mirroring ball: a sixteenth
     return 1 / np.sqrt(per_square * _as_surface(weather, distance_m))
 
 
