@@ -1,7 +1,7 @@
 """Ultrasonic echoes -> bird's-eye-view maps near the vehicle."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -132,19 +132,12 @@ def _turn(echoes: EchoBatch, ego2aug: Tensor) -> EchoBatch:
         place = (linear @ pose[:, :2, None])[..., 0] + move[:, :2, 3]  # (E, 2)
         along = (linear @ torch.stack((pose[:, 2].cos(), pose[:, 2].sin()), dim=1)[..., None])[..., 0]
         poses.append(torch.cat((place, torch.atan2(along[:, 1], along[:, 0])[:, None]), dim=1))
-    return EchoBatch(
+    return replace(
+        echoes,
         sender=poses[0],
         receiver=poses[1],
         distance_m=echoes.distance_m * scale,
-        beam_rad=echoes.beam_rad,
         sigma_m=echoes.sigma_m * scale,
-        level=echoes.level,
-        age_s=echoes.age_s,
-        kind=echoes.kind,
-        state=echoes.state,
-        sensor=echoes.sensor,
-        batch_index=echoes.batch_index,
-        present=echoes.present,
     )
 
 
