@@ -171,7 +171,7 @@ def _beam_m2(distance_m: np.ndarray) -> np.ndarray:
 
 
 def _as_surface(weather: Weather, distance_m: np.ndarray) -> np.ndarray:
-    """Power of the echo of what sends all light of the beam back, per steradian: a diffuse white surface does 1 / pi."""
+    """Power of the echo of what sends back all light per steradian; a white surface sends back 1 / pi of that."""
     clear = np.pi / REFLECTIVITY * HALF_RANGE_M**2 * _near_gain(distance_m)
     return clear * transmission(weather, distance_m)
 
