@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numba import njit
 
-ROWS, COLUMNS = 1001, 401
+_ROWS, _COLUMNS = 601, 201
 _STEEPEST = 2.0
 
 
@@ -38,8 +38,8 @@ def low_beam_cd(left_deg: np.ndarray, up_deg: np.ndarray, kerb: float) -> np.nda
 
 @cache
 def beam_table() -> np.ndarray:
-    """(ROWS, COLUMNS) float32 candela by tangents up and towards the kerb, see `beam_step`."""
-    up, aside = (_STEEPEST * x * np.abs(x) for x in (np.linspace(-1, 1, ROWS), np.linspace(-1, 1, COLUMNS)))
+    """(601, 201) float32 candela by tangents up and towards the kerb, see `beam_step`."""
+    up, aside = (_STEEPEST * x * np.abs(x) for x in (np.linspace(-1, 1, _ROWS), np.linspace(-1, 1, _COLUMNS)))
     degrees = np.degrees(np.arctan(up))[:, None], np.degrees(np.arctan(aside))[None, :]
     return low_beam_cd(degrees[1], degrees[0], 1.0).astype(np.float32)
 

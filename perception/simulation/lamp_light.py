@@ -10,14 +10,14 @@ and the atmosphere", section 3, for airlight along a ray.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from perception.simulation.headlamps import COLUMNS, ROWS, beam_step
-from perception.simulation.lamps import BALL, LOW_BEAM, Beams, Lamps
+from perception.simulation.headlamps import beam_step
+from perception.simulation.lamps import BALL, LOW_BEAM, NARROW, Beams, Lamps, bright_lamps
 from perception.simulation.rays import Hits
 
 _CELL_M, _SIDE = 8.0, 28
@@ -75,12 +75,21 @@ class LampField:
         """The field of lamps whose places are relative to a camera."""
         return cls(lamps, beams, _cells(beams), white_lux, dark)
 
+    def without_own(self) -> LampField:
+        """The same lamps less those of the own car, which do not shine on it."""
+        dark = np.where(self.beams.own, np.float32(0), self.beams.candela)
+        return replace(self, beams=self.beams._replace(candela=dark))
+
     def emission(self, hits: Hits, directions: np.ndarray, usual: np.ndarray) -> np.ndarray:
         """(N,) float32 light that hits give off along their rays; `usual` (M,) is what materials give off."""
-        straight = self.lamps.emission(hits.actor, hits.material, usual[hits.material], self.white_lux)
-        facing = np.clip(-np.einsum("ij,ij->i", directions, hits.normal), 0.0, 1.0)  # (N,)
-        beam = self.lamps.narrow(hits.material)
-        return np.where(beam, straight * (0.01 + 0.99 * facing**5), straight).astype(np.float32)
+        result = usual[hits.material]  # (N,)
+        bright = bright_lamps(self.white_lux)
+        rows = np.nonzero(bright[hits.material] > 0)[0]  # (K,)
+        material, actor = hits.material[rows], hits.actor[rows]
+        facing = np.clip(-np.einsum("ij,ij->i", directions[rows], hits.normal[rows]), 0.0, 1.0)
+        beam = np.where(NARROW[material], 0.01 + 0.99 * facing**5, 1.0)
+        result[rows] = np.where(self.lamps.on(actor, material), bright[material] * beam, 0)
+        return result
 
 
 @njit(cache=True, error_model="numpy")
@@ -127,9 +136,9 @@ def _candela(beams: Beams, n: int, dx: float, dy: float, dz: float, distance: fl
             return 0.0
         left = dy * beams.axis[n, 0] - dx * beams.axis[n, 1]
         flat = np.sqrt(ahead * ahead + left * left)
-        return (
-            beams.candela[n] * beams.dipped[beam_step(dz / flat, ROWS), beam_step(left * beams.kerb / ahead, COLUMNS)]
-        )
+        rows, columns = beams.dipped.shape
+        row, column = beam_step(dz / flat, rows), beam_step(left * beams.kerb / ahead, columns)
+        return beams.candela[n] * beams.dipped[row, column]
     if beams.kind[n] == BALL:
         return beams.candela[n]
     down = -dz / distance

@@ -32,7 +32,7 @@ POOL, BALL, LOW_BEAM = 0, 1, 2
 
 _LED, _SODIUM, _HEADLAMP, _TAIL_LAMP = (1.10, 0.98, 0.80), (1.55, 0.93, 0.33), (1.0, 1.0, 1.04), (3.0, 0.1, 0.06)
 _POOL_LUX, _BALL_CD, _TAIL_CD = 16.0, 320.0, 4.0
-_STREET_REACH_M, _BEAM_REACH_M, _TAIL_REACH_M = 32.0, 80.0, 6.0
+_STREET_REACH_M, _BEAM_REACH_M, _TAIL_REACH_M = 26.0, 64.0, 5.0
 _THIN_M = 0.2  # a ball is higher than the glass of a lamp that shines down
 _NEAR_M = 110.0
 _OWN_TAIL_X_M = FRONT_TO_REAR_AXLE_M - EGO_SIZE_LWH_M[0]
@@ -155,34 +155,34 @@ class Lamps:
         power = pair * (1.0 if kind == LOW_BEAM else _TAIL_CD)
         return place, pose[:, :3, 0], np.full(len(place), kind), power, np.array(colour), reach_m
 
-    def emission(self, actor: np.ndarray, material: np.ndarray, usual: np.ndarray, white_lux: float) -> np.ndarray:
-        """What surfaces give off.
+    def on(self, actor: np.ndarray, material: np.ndarray) -> np.ndarray:
+        """Which lamps shine.
 
         Args:
-            actor: (N,) what each lies on; `STATIC` for the town, whose street lamps shine.
+            actor: (N,) what each is on; those of the town always shine, those of parked cars never.
             material: (N,) index of its material.
-            usual: (N,) float32 light that it gives off if it is no lamp.
-            white_lux: how much light falls on white paper that is 1.
 
         Returns:
-            (N,) float32 light, seen from straight ahead.
+            (N,) bool.
         """
-        bright = _bright(white_lux)[material]
         rider = np.where(actor < len(self.shining) - 1, actor, -1)
-        on = ~_ON_VEHICLES[material] | self.shining[rider]
-        return np.where(bright > 0, np.where(on, bright, 0), usual).astype(np.float32)
-
-    @staticmethod
-    def narrow(material: np.ndarray) -> np.ndarray:
-        """(N,) bool: which materials (N,) shine ahead and little aside."""
-        return material == material_index("headlamp")
+        return ~_ON_VEHICLES[material] | self.shining[rider]
 
 
 _ON_VEHICLES = np.array([material.name in _VEHICLES_OWN for material in MATERIALS])
+NARROW = np.array([material.name == "headlamp" for material in MATERIALS])
+"""(M,) bool: lamps that shine ahead and little aside."""
 
 
-def _bright(white_lux: float) -> np.ndarray:
-    """(M,) how bright each material is as a lamp, 0 for those that are none."""
+def bright_lamps(white_lux: float) -> np.ndarray:
+    """How bright lamps look.
+
+    Args:
+        white_lux: how much light falls on white paper that is 1.
+
+    Returns:
+        (M,) float32 light of each material straight ahead, 0 for those that are no lamps.
+    """
     table = np.zeros(len(MATERIALS), np.float32)
     for name, candelas in _BRIGHT_CD_M2.items():
         table[material_index(name)] = min(np.pi * candelas / white_lux, _MOST[name])

@@ -23,6 +23,8 @@ _MIRROR_GLOSS = 0.3
 _SLOPES_RAD = 0.035
 """Wet rough ground smears what it mirrors by about this angle, upward and down."""
 
+_LEAST = 1e-3
+
 _EDGE_OFFSETS_PX = ((-0.35, -0.2), (0.35, 0.2))
 """Where in a pixel on an edge two more rays go, u v (the first goes through the middle)."""
 
@@ -189,49 +191,63 @@ class Instant:
     def _mirrors(self, view: View, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
         """The row of each pixel's reflection (N,) int32, -1 for none, and the reflections (K, 3) float32.
 
-        Pixels of one material in a square of four share one; what is mirrored shows no shadows.
+        Pixels of one material in a square of four share one; what is mirrored shows no shadows. Of wet rough ground,
+        whose reflections are blurred, one square in four is traced.
         """
         index = np.arange(len(view.directions))
-        first = index - index % view.width_px % 2 - index // view.width_px % 2 * view.width_px
+        row, column = index // view.width_px, index % view.width_px
+        first = index - column % 2 - row % 2 * view.width_px
         glossy = hits.found & (self.looks.gloss[hits.material] >= _MIRROR_GLOSS)  # (N,)
         shares = glossy & hits.found[first] & (hits.material[first] == hits.material) & (first != index)
         own = np.nonzero(glossy & ~shares)[0]  # (K,)
+        rough = FLAT[hits.material[own]] & (hits.actor[own] < 0)  # (K,)
+        traced = ~rough | ((row[own] % 4 < 2) & (column[own] % 4 < 2))
+        seen = np.zeros((len(own), 3), np.float32)
+        seen[traced] = self._mirrored(view, hits, own[traced])
+        known = np.ones(len(own), bool)
+        if rough.any():
+            places = np.stack([row[own], column[own]])  # (2, K)
+            seen[rough], known[rough] = _drawn_out(seen, places, rough & traced, rough, view.pixel_rad)
         rows = np.full(len(index), -1, np.int32)
-        rows[own] = np.arange(len(own))
+        rows[own] = np.where(known, np.arange(len(own)), -1)
         rows[shares] = rows[first[shares]]
-        onward = mirrored(view.directions[own], hits.normal[own])  # (K, 3)
-        origins = lifted(hits, view.eye_m, view.directions, own)  # (K, 3)
+        return rows, seen
+
+    def _mirrored(self, view: View, hits: Hits, pixels: np.ndarray) -> np.ndarray:
+        """(K, 3) light that pixels (K,) show in a mirror."""
+        onward = mirrored(view.directions[pixels], hits.normal[pixels])  # (K, 3)
+        origins = lifted(hits, view.eye_m, view.directions, pixels)  # (K, 3)
         found = self.rays.cast(origins, onward, self.actors)
         lamps = self.lamp_light(found, view.eye_m, origins, onward)
         facing = found.normal @ self.light.to_sun > 0  # (K,)
-        clear = np.full(len(own), 0.8, np.float32)
-        seen = self._radiance(replace(view, directions=onward), found, facing, clear, _guessed(len(own)), lamps)
-        rough = FLAT[hits.material[own]] & (hits.actor[own] < 0)  # (K,)
-        if rough.any():
-            places = np.stack([own[rough] // view.width_px, own[rough] % view.width_px])  # (2, R)
-            seen[rough] = _drawn_out(seen[rough], places, view.pixel_rad)
-        return rows, seen
+        clear = np.full(len(pixels), 0.8, np.float32)
+        return self._radiance(replace(view, directions=onward), found, facing, clear, _guessed(len(pixels)), lamps)
 
 
-def _drawn_out(light: np.ndarray, places: np.ndarray, pixel_rad: float) -> np.ndarray:
-    """Reflections (R, 3) in wet rough ground, smeared upward and down over what lies around them.
+def _drawn_out(
+    light: np.ndarray, places: np.ndarray, given: np.ndarray, wanted: np.ndarray, pixel_rad: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reflections in wet rough ground, smeared upward and down over what lies around them.
 
     Args:
-        light: (R, 3) float32 in a mirror.
-        places: (2, R) their rows and columns in the picture.
+        light: (K, 3) float32 in a mirror.
+        places: (2, K) rows and columns in the picture.
+        given: (K,) bool, where the light is known.
+        wanted: (K,) bool, where it is asked for, R times.
         pixel_rad: angle that one pixel covers.
 
     Returns:
-        (R, 3) float32.
+        (R, 3) float32, and (R,) bool whether any known light is near.
     """
     row, column = places // 2
     total = np.zeros((row.max() + 1, column.max() + 1, 4), np.float32)
-    np.add.at(total, (row, column), np.column_stack((light, np.ones(len(light), np.float32))))
+    total[row[given], column[given], :3] = light[given]
+    total[row[given], column[given], 3] = 1
     tall = 2 * int(_SLOPES_RAD / (2 * pixel_rad)) + 1
     for _ in range(2):
-        total = cv2.blur(total, (3, tall), borderType=cv2.BORDER_CONSTANT)
-    mean = total[..., :3] / np.maximum(total[..., 3:], 1e-6)  # (H / 2, W / 2, 3)
-    return mean[row, column]
+        total = cv2.blur(total, (3, max(tall, 3)), borderType=cv2.BORDER_CONSTANT)
+    around = total[row[wanted], column[wanted]]  # (R, 4)
+    return around[:, :3] / np.maximum(around[:, 3:], _LEAST), around[:, 3] > _LEAST
 
 
 def _guessed(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ houses are straight only through its middle.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -188,7 +188,7 @@ class Fisheye:
     def _picture(
         self, surroundings: Surroundings, ego2global: np.ndarray, t_us: int
     ) -> tuple[np.ndarray, Hits, Instant, View]:
-        """The light (H, W, 3), what the pixels' middles show, the own car included (as `STATIC`), and how it was seen."""
+        """The light (H, W, 3), what the pixels' middles show, the own car included (as `STATIC`), and what was seen."""
         scene, actors, own = surroundings.rays, surroundings.actors(t_us), self._own_car
         eye = (ego2global @ self.sensor2ego)[:3, 3]
         turn = (ego2global[:3, :3] @ self.sensor2ego[:3, :3]).T.astype(np.float32)
@@ -240,6 +240,8 @@ def _own_light(instant: Instant, eye_m: np.ndarray, directions: np.ndarray, hits
     lamps = instant.lamp_light(found, eye_m, origins, onward)
     reflections = radiance(onward, found, facing, clear, guessed, looks, light, pixel_rad, lamps)  # (K, 3)
     open_share = 0.5 + 0.5 * hits.normal[:, 2]
+    if instant.lamps is not None:
+        instant = replace(instant, lamps=instant.lamps.without_own())
     lamps = instant.lamp_light(hits, eye_m, eye_m, directions)
     return radiance(directions, hits, lit, open_share, (rows, reflections), looks, light, pixel_rad, lamps)
 
