@@ -7,6 +7,7 @@ import pytest
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
+from tests.data.suite import write_suite
 from tests.synthetic_nuscenes import VERSION, write_synthetic_nuscenes
 
 
@@ -40,3 +41,16 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> IndexedSet:
 def own_synthetic(tmp_path: Path) -> IndexedSet:
     """The made-up drives in a folder that the test may damage."""
     return index_set(write_synthetic_nuscenes(tmp_path / "set"), tmp_path / "index")
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> IndexedSet:
+    """The made-up drives with every kind of sensor; not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("suite")
+    return index_set(write_suite(folder / "set"), folder / "index")
+
+
+@pytest.fixture
+def own_suite(tmp_path: Path) -> IndexedSet:
+    """The made-up drives with every kind of sensor in a folder that the test may damage."""
+    return index_set(write_suite(tmp_path / "set"), tmp_path / "index")

@@ -13,9 +13,12 @@ from perception.structures import (
     Boxes3D,
     CameraImages,
     Detections,
+    EchoBatch,
+    NearField,
     PointBatch,
     PointCloud,
     Sample,
+    UltrasonicEchoes,
 )
 from perception.structures.tensors import map_tensors
 
@@ -131,3 +134,52 @@ def test_a_batch_wants_one_entry_per_sample() -> None:
 def test_tensors_are_mapped_inside_tuples_and_mappings() -> None:
     doubled = map_tensors({"a": (torch.ones(1), "text"), "b": torch.ones(2)}, lambda t: t * 2)
     assert doubled["a"][0].item() == 2 and doubled["a"][1] == "text" and doubled["b"].sum() == 4
+
+
+def echo_fields(count: int = 4) -> dict[str, torch.Tensor]:
+    lengths = {name: torch.zeros(count) for name in ("distance_m", "beam_rad", "sigma_m", "level", "age_s")}
+    codes = {name: torch.zeros(count, dtype=torch.long) for name in ("kind", "state", "sensor")}
+    return {"sender": torch.zeros(count, 3), "receiver": torch.zeros(count, 3), **lengths, **codes}
+
+
+@pytest.mark.parametrize(
+    ("field", "shape", "message"),
+    [
+        ("receiver", (4, 2), r"UltrasonicEchoes: receiver must be \(E, 3\) with E = 4, got \(4, 2\)"),
+        ("level", (3,), r"level must be \(E\) with E = 4, got \(3,\)"),
+        ("sent_by", (5,), r"sent_by must be \(E\) with E = 4, got \(5,\)"),
+    ],
+)
+def test_echoes_name_the_field_that_does_not_fit(field: str, shape: tuple[int, ...], message: str) -> None:
+    assert len(UltrasonicEchoes(**echo_fields())) == 4
+    with pytest.raises(ValueError, match=message):
+        UltrasonicEchoes(**{**echo_fields(), field: torch.zeros(shape)})
+
+
+def test_echoes_of_a_batch_belong_to_samples() -> None:
+    index, present = torch.zeros(4, dtype=torch.long), torch.tensor([True, False])
+    echoes = EchoBatch(**echo_fields(), batch_index=index, present=present)
+    batch = dataclasses.replace(make_batch(), ultrasonic=echoes)
+    assert batch.ultrasonic is not None and batch.to("meta").ultrasonic.batch_index.device.type == "meta"
+    assert batch.near_field == (None, None)
+    with pytest.raises(ValueError, match=r"EchoBatch: batch_index must be \(E\) with E = 4"):
+        EchoBatch(**echo_fields(), batch_index=index[:3], present=present)
+    with pytest.raises(ValueError, match=r"Batch: ultrasonic.present must be \(3\), got \(2,\)"):
+        dataclasses.replace(make_batch(3), ultrasonic=echoes)
+    with pytest.raises(ValueError, match="Batch: near_field must have 2 entries, got 1"):
+        dataclasses.replace(make_batch(), near_field=(None,))
+
+
+def test_near_field_truth_fits_its_grid() -> None:
+    grid = Grid.square(1.0, 0.5)
+    assert NearField(cells=torch.zeros(4, 4, dtype=torch.uint8), grid=grid).grid is grid
+    with pytest.raises(ValueError, match=r"NearField: cells must be \(Y, X\) with Y = 4, X = 4, got \(4, 5\)"):
+        NearField(cells=torch.zeros(4, 5, dtype=torch.uint8), grid=grid)
+
+
+def test_optional_tensors_are_checked_where_they_are_given() -> None:
+    with pytest.raises(ValueError, match=r"theta_max_rad must be \(N\) with N = 2"):
+        CameraImages(**camera_fields(), theta_max_rad=torch.zeros(3))
+    assert CameraImages(**camera_fields(batch=(3,)), theta_max_rad=torch.zeros(3, 2)).theta_max_rad is not None
+    with pytest.raises(ValueError, match=r"PointCloud: sensor must be \(P\)"):
+        PointCloud(points=torch.zeros(5, 3), fields=(), sensor2ego=EYE, sensor=torch.zeros(4))
