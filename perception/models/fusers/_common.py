@@ -76,7 +76,7 @@ class LevelInputs:
             (S, C, Y, X).
         """
         total = reduce(torch.add, [self.spread(sensor) for sensor in self.rows])
-        return total / self.present.sum(1)[:, None, None, None]
+        return total * (1 / self.present.sum(1))[:, None, None, None].to(total.dtype)
 
     def filled(self, absence: nn.ParameterDict) -> list[Tensor]:
         """Gives every sensor's map, with a learned vector in each cell where a sample lacks the sensor.
@@ -210,22 +210,44 @@ class MapFinish(nn.Module):
         return self.mix(detail + coarse)
 
 
+class SensorEmbedding(nn.Module):
+    """Brings a sensor's map to another number of channels: a linear map of each cell, batch-normalised.
+
+    Args:
+        in_channels: channels of the sensor.
+        width: channels of the result.
+    """
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, width, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Embeds the maps.
+
+        Args:
+            maps: (R, C, Y, X).
+
+        Returns:
+            (R, W, Y, X), the channels of a cell side by side in memory, as attention reads them.
+        """
+        weight = self.linear.weight.T.expand(len(maps), -1, -1)  # (R, C, W)
+        tokens = torch.bmm(maps.flatten(2).transpose(1, 2), weight)  # (R, Y X, W)
+        return self.norm(tokens.transpose(1, 2).unflatten(2, maps.shape[-2:]))
+
+
 def embeddings(in_channels: Mapping[str, int], width: int) -> nn.ModuleDict:
-    """Builds what brings every sensor's map to one width: a linear map of each cell, batch-normalised.
+    """Builds what brings every sensor's map to one width.
 
     Args:
         in_channels: sensor name -> channels.
         width: channels of the result.
 
     Returns:
-        Sensor name -> module.
+        Sensor name -> `SensorEmbedding`.
     """
-    return nn.ModuleDict(
-        {
-            sensor: nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width))
-            for sensor, channels in in_channels.items()
-        }
-    )
+    return nn.ModuleDict({sensor: SensorEmbedding(channels, width) for sensor, channels in in_channels.items()})
 
 
 def absence_vectors(in_channels: Mapping[str, int], *, for_softmax: bool = False) -> nn.ParameterDict:

@@ -19,6 +19,7 @@ class Memory:
 
     Args:
         values: (S, total cells, H, d), zeros where a sensor is absent.
+        labels: (A, L, H, d), what every reading of a map says beside its value: whose it is, and how coarse.
         sizes: rows and columns of each of the A * L maps: of A sensors, in L resolutions.
         strides: cells of the level per side of a cell, for each of the L resolutions.
         active: (A,) int64 numbers of the sensors among all N.
@@ -27,6 +28,7 @@ class Memory:
     """
 
     values: Tensor
+    labels: Tensor
     sizes: tuple[tuple[int, int], ...]
     strides: tuple[int, ...]
     active: Tensor
@@ -74,13 +76,14 @@ class MemoryBuilder(nn.Module):
         active = [number for number, sensor in enumerate(inputs.sensors) if sensor in inputs.rows]
         for number in active:
             maps = inputs.spread(inputs.sensors[number])
-            for stride, vector in zip(self.strides, self.scale, strict=True):
+            for stride in self.strides:
                 coarse = shrink(maps, stride)
-                values.append(coarse.flatten(2).transpose(1, 2) + (vector + self.sensor[number]))  # (S, Y X, W)
+                values.append(coarse.flatten(2).transpose(1, 2))  # (S, W, Y, X) -> (S, Y X, W)
                 sizes.append((coarse.shape[-2], coarse.shape[-1]))
         numbers = torch.tensor(active, device=inputs.present.device)
         return Memory(
             values=torch.cat(values, dim=1).unflatten(2, (self.num_heads, -1)),  # (S, cells, W) -> (S, cells, H, d)
+            labels=(self.sensor[numbers, None] + self.scale).unflatten(2, (self.num_heads, -1)),  # (A, L, W) split
             sizes=tuple(sizes),
             strides=self.strides,
             active=numbers,
@@ -160,18 +163,35 @@ class DeformableLayer(nn.Module):
         Returns:
             What the heads heard (S, Q, W), and each sensor's share of the attention (S, Q, N).
         """
-        offsets = self.offsets(tokens).unflatten(2, (*self.shape, 2))[:, :, :, memory.active]  # (S, Q, H, A, L, P, 2)
-        logits = self.logits(tokens).unflatten(2, self.shape)[:, :, :, memory.active].float()  # (S, Q, H, A, L, P)
+        offsets = self.offsets(tokens).float()  # (S, Q, H N L P 2)
+        logits = self.logits(tokens).unflatten(2, self.shape).float()  # (S, Q, H, N, L, P)
+        if len(memory.active) < memory.num_sensors:
+            offsets = offsets.unflatten(2, (*self.shape, 2))[:, :, :, memory.active].flatten(2)  # N -> A
+            logits = logits[:, :, :, memory.active]
         absent = ~memory.present[:, None, None, :, None, None]
         weights = logits.masked_fill(absent, -torch.inf).flatten(3).softmax(3).view_as(logits)
-        centers = query_centers(size, stride, tokens.device)  # (Q, 2) in cells of the level
-        cells = torch.tensor([(columns, rows) for rows, columns in memory.sizes], device=tokens.device)
-        cells = cells.view(len(memory.active), -1, 1, 2)  # (A L, 2) -> (A, L, 1, 2)
-        strides = torch.tensor(memory.strides, device=tokens.device)[:, None, None]  # (L, 1, 1)
-        places = (centers[:, None, None, None, None] / strides + offsets) / cells  # (S, Q, H, A, L, P, 2) in [0, 1]
+        starts, steps = self._starts(memory, size, stride)
+        places = torch.addcmul(starts, offsets, steps).unflatten(2, (*logits.shape[2:], 2))  # in [0, 1]
         heard = ms_deform_attn(memory.values, memory.sizes, places.flatten(3, 4), weights.flatten(3, 4))
-        share = weights.sum((4, 5)).mean(2)  # (S, Q, A)
-        return heard, share.new_zeros(*share.shape[:2], memory.num_sensors).index_copy(2, memory.active, share)
+        shares = weights.sum(5)  # (S, Q, H, A, L)
+        said = torch.einsum("sqhal,alhd->sqhd", shares.to(memory.labels.dtype), memory.labels)  # (S, Q, H, d)
+        share = shares.sum(4).mean(2)  # (S, Q, A)
+        spread = share.new_zeros(*share.shape[:2], memory.num_sensors).index_copy(2, memory.active, share)
+        return heard + said.flatten(2), spread
+
+    def _starts(self, memory: Memory, size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
+        """Where queries lie on each map, (Q, H A L P 2) in [0, 1], and how far one cell is there, (H A L P 2,).
+
+        Flat, because torch is slow at short dimensions; float32, because bfloat16 cannot tell cells apart.
+        """
+        heads, _, scales, points = self.shape
+        device = memory.values.device
+        cells = torch.tensor([(columns, rows) for rows, columns in memory.sizes], device=device, dtype=torch.float32)
+        steps = (1 / cells).view(-1, scales, 1, 2)  # (A L, 2) -> (A, L, 1, 2)
+        scale = steps / torch.tensor(memory.strides, device=device)[:, None, None]
+        shape = (heads, len(steps), scales, points, 2)
+        steps, scale = steps.expand(shape).flatten(), scale.expand(shape).flatten()  # (A, L, 1, 2) -> (H A L P 2,)
+        return query_centers(size, stride, device).repeat(1, len(scale) // 2) * scale, steps
 
 
 def query_centers(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
