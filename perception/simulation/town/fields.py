@@ -100,13 +100,15 @@ def _furrows(area: Polygon, spacing_m: float) -> np.ndarray:
 
 
 def _ridges(lines: np.ndarray, width_m: float, height_m: float, covering: Paint) -> Mesh:
-    """Long heaps along lines (R, 2, 2), two slopes each."""
+    """Long heaps along lines (R, 2, 2): two slopes each, and an upright face at either end."""
     if not len(lines):
         return merge([])
     across = 0.5 * width_m * curves.left_of(curves.unit(lines[:, 1] - lines[:, 0]))[:, None]  # (R, 1, 2)
     sides = [(lines + shift, z) for shift, z in ((across, 0.0), (0 * across, height_m), (-across, 0.0))]
     left, top, right = (np.dstack([xy, np.full(xy.shape[:2], _GROUND_Z_M + 0.004 + z)]) for xy, z in sides)  # (R, 2, 3)
     slopes = [np.stack([a[:, 0], b[:, 0], b[:, 1], a[:, 1]], axis=1) for a, b in ((left, top), (top, right))]
+    ends = ((right, left, 0), (left, right, 1))
+    slopes += [np.stack([b[:, k], a[:, k], top[:, k], top[:, k]], axis=1) for a, b, k in ends]
     return quads(np.concatenate(slopes), covering)
 
 
@@ -132,10 +134,11 @@ def grown(rng: np.random.Generator, field: Field) -> Mesh:
     soil = {"pasture": "grass", "grain": "grass", "ploughed": "soil", "rows": "soil", "wood": "soil"}
     meshes = [sheet(field.area, _GROUND_Z_M, paint(soil.get(field.kind, "meadow"), "flat.terrain"))]
     if field.kind == "ploughed":
-        meshes.append(_ridges(_furrows(field.area, 1.6), 1.3, 0.16, paint("soil", "flat.terrain")))
+        meshes.append(_ridges(_furrows(field.area, 1.6), 1.2, 0.18, paint("bark", "flat.terrain")))
     elif field.kind == "rows":
-        leaves = paint(f"leaves_{rng.integers(4)}", "static.vegetation")
-        meshes.append(_ridges(_furrows(field.area, 1.5), 0.9, float(rng.uniform(0.15, 0.5)), leaves))
+        height = float(rng.uniform(0.15, 0.6))  # what is low would be lost in the gaps between leaves
+        plants = paint("grass" if height < 0.4 else f"leaves_{rng.integers(4)}", "static.vegetation")
+        meshes.append(_ridges(_furrows(field.area, 1.5), 0.9, height, plants))
     elif field.kind == "grain":
         ripe = "cloth_khaki" if rng.random() < 0.6 else "leaves_3"
         meshes.append(_standing_crop(field.area, float(rng.uniform(0.5, 0.85)), paint(ripe, "static.vegetation")))

@@ -11,7 +11,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
-from perception.simulation.mesh import Mesh, cuboid, loft, merge, moved, paint, placed
+from perception.simulation.mesh import Mesh, cuboid, merge, moved, paint, placed, ribbon
 from perception.simulation.town import curves, plants
 from perception.simulation.town.blocks import Block, polygons
 from perception.simulation.town.fields import Field, wooded
@@ -35,6 +35,8 @@ _HABITS = {
 }
 _VARIANTS = 3
 _PLANT = "static.vegetation"
+_BELT = ((-1.0, 0.0), (0.0, 1.0), (1.0, 0.0))  # corners of its cross section: to the left, up
+_BELT_STEP_M = 2.3
 
 
 class Nursery:
@@ -77,21 +79,17 @@ def belt(rng: np.random.Generator, line: np.ndarray, height_m: float) -> Mesh:
         height_m: about how high it is.
 
     Returns:
-        One body of uneven height and width.
+        Its two sides, crown beside crown.
     """
-    points = curves.resampled(line, 4.5)
-    tops = height_m * rng.uniform(0.62, 1.15, len(points))
-    tops[[0, -1]] *= 0.6
-    half = rng.uniform(1.2, 2.4, len(points))
-    corners = [
-        (-0.7 * half, 0 * tops),
-        (0.7 * half, 0 * tops),
-        (half, 0.55 * tops),
-        (0 * half, tops),
-        (-half, 0.5 * tops),
-    ]
-    sides = [np.column_stack([curves.shifted(points, -across), PLOT_Z_M + up]) for across, up in corners]
-    return loft(np.stack(sides, axis=1)[:, ::-1], paint(f"leaves_{rng.integers(4)}", _PLANT))  # (N, 5, 3)
+    points = curves.resampled(line, _BELT_STEP_M)
+    crowns = np.arange(len(points)) // 3 + rng.integers(2)
+    tall = (height_m * rng.uniform(0.68, 1.12, crowns[-1] + 1))[crowns]
+    tops = tall * np.array([0.87, 1.0, 0.94])[np.arange(len(points)) % 3]
+    tops[[0, -1]] *= 0.4
+    half = 0.16 * tall + 0.5
+    sides = [np.column_stack([curves.shifted(points, left * half), PLOT_Z_M + up * tops]) for left, up in _BELT]
+    leaves = paint(f"leaves_{rng.integers(4)}", _PLANT)
+    return merge([ribbon(sides[1], sides[0], leaves), ribbon(sides[2], sides[1], leaves)])
 
 
 def _row(rng: np.random.Generator, nursery: Nursery, line: np.ndarray, habit: str, step_m: float) -> list[Mesh]:

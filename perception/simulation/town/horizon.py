@@ -78,9 +78,10 @@ def far_woods(rng: np.random.Generator, size_m: tuple[float, float]) -> Mesh:
     for k in range(_WOODS):
         start = 2 * np.pi * (k + rng.uniform(0, 0.6)) / _WOODS
         angles = np.arange(start, start + rng.uniform(0.25, 0.75), 0.011)
-        reach = rng.uniform(4.0, 170.0) + 12.0 * _waves(rng, angles, (5, 9, 23))
+        reach = rng.uniform(4.0, 170.0) + 12.0 * _waves(rng, angles, (5, 9, 14))
         xy = (_edge_m(size_m, angles) + np.maximum(reach, 2.0))[:, None] * _unit(angles) + np.array(size_m) / 2
-        tops = rng.uniform(7.0, 13.0) + rng.uniform(-2.2, 2.2, len(angles))
+        crowns = rng.uniform(-2.2, 2.2, len(angles) // 2 + 1).repeat(2)[: len(angles)]
+        tops = rng.uniform(8.0, 13.0) + crowns - 0.9 * (np.arange(len(angles)) % 2)
         tops[[0, -1]] = 0.5
         low, high = np.column_stack([xy, 0 * tops - 1.0]), np.column_stack([xy, tops])
         corners = np.stack([low[1:], low[:-1], high[:-1], high[1:]], axis=1)
