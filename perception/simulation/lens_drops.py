@@ -94,7 +94,7 @@ def look_through(picture: np.ndarray, drops: tuple[LensDrop, ...]) -> np.ndarray
         column = np.broadcast_to((0.5 + x * bulge) * small.shape[1] - 0.5, radius.shape).astype(np.float32)
         row = np.broadcast_to((0.5 + y * bulge) * small.shape[0] - 0.5, radius.shape).astype(np.float32)
         inside = cv2.remap(small, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        inside *= (1.04 - 0.5 * np.clip(radius, 0, 1) ** 5)[..., None]
+        inside = inside * (1.04 - 0.5 * np.clip(radius, 0, 1) ** 5)[..., None]
         cover = np.float32(0.93 * drop.opacity) * _soft((1.06 - radius) / (2 * _RIM))[..., None]
         target = result[top:bottom, left:right]
         target += cover * (inside - target)

@@ -103,7 +103,7 @@ def through_rain_and_lens(
     Returns:
         (H, W, 3) float32 light.
     """
-    light, size = instant.light, picture.shape[:2]
+    light, size = instant.light, (picture.shape[0], picture.shape[1])
     result = picture.copy()
     if weather.kind == "rain":
         wind = np.random.default_rng([shot.seed, 37]).normal(0, 1.2, 3) * [1, 1, 0]

@@ -140,7 +140,8 @@ class Instant:
         found = hits.found
         reach = np.where(found, hits.distance_m, 0)[:, None]
         places = (origins - eye_m).astype(np.float32) + directions * reach  # (N, 3)
-        total, best, strongest = irradiance(places, hits.normal, found, field.beams, field.cells)
+        retro = self.looks.lidar_gloss[hits.material]  # (N,) what throws laser light back does so with any
+        total, best, strongest = irradiance(places, hits.normal, found, retro, field.beams, field.cells)
         if width_px is not None:
             luminance = best @ np.array([0.21, 0.72, 0.07], np.float32)  # (N,)
             to_lamp = field.beams.position[strongest] - places  # (N, 3)
@@ -244,9 +245,9 @@ def _drawn_out(
     total[row[given], column[given], :3] = light[given]
     total[row[given], column[given], 3] = 1
     tall = 2 * int(_SLOPES_RAD / (2 * pixel_rad)) + 1
-    for _ in range(2):
-        total = cv2.blur(total, (3, max(tall, 3)), borderType=cv2.BORDER_CONSTANT)
-    around = total[row[wanted], column[wanted]]  # (R, 4)
+    once = cv2.blur(total, (3, max(tall, 3)), borderType=cv2.BORDER_CONSTANT)
+    twice = cv2.blur(once, (3, max(tall, 3)), borderType=cv2.BORDER_CONSTANT)
+    around = twice[row[wanted], column[wanted]]  # (R, 4)
     return around[:, :3] / np.maximum(around[:, 3:], _LEAST), around[:, 3] > _LEAST
 
 

@@ -22,6 +22,7 @@ class Appearance(NamedTuple):
     contrast: np.ndarray
     gloss: np.ndarray
     emission: np.ndarray
+    lidar_gloss: np.ndarray
 
     @classmethod
     def of(cls, materials: np.ndarray) -> Appearance:
