@@ -1,4 +1,8 @@
-"""Loading one sample's pictures and points: ours against Pillow with numpy and the nuScenes devkit, one thread each."""
+"""Loading one sample's sensors: ours against Pillow with numpy and the nuScenes devkit, one thread each.
+
+The devkit reads pictures not at all (Pillow does), and no radar that measures height, no ultrasonic sensor and no
+near-field truth: in the cases that hold them, ours does more.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +24,17 @@ from PIL import Image
 from perception.data.images import fit_image
 from perception.data.index import Index
 from perception.data.index_build import build_index
-from perception.data.loading import NUSCENES_CAMERAS, CameraLoading, LidarLoading, SampleLoader
+from perception.data.loading import (
+    FISHEYE_CAMERAS,
+    NUSCENES_CAMERAS,
+    NUSCENES_RADARS,
+    CameraLoading,
+    LidarLoading,
+    Radar4dLoading,
+    RadarLoading,
+    SampleLoader,
+    UltrasonicLoading,
+)
 from perception.formats.classes import DETECTION_CLASSES
 
 IMAGE_SIZE_PX = (256, 704)
@@ -62,7 +77,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             index = Index.open(Path(folder) / "index")
             return [
                 *_picture_rows(index, options.dataroot, options.repeats),
-                _sweep_row(index, options.dataroot, options.version, options.repeats),
+                *_point_rows(index, options.dataroot, options.version, options.repeats),
             ]
     finally:
         torch.set_num_threads(threads[0])
@@ -112,30 +127,100 @@ def _pillow_picture(path: Path) -> np.ndarray:
         return np.asarray(scaled.crop(box)).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
 
 
-def _sweep_row(index: Index, dataroot: Path, version: str, repeats: int) -> dict[str, Any]:
+def _point_rows(index: Index, dataroot: Path, version: str, repeats: int) -> list[dict[str, Any]]:
     from nuscenes.nuscenes import NuScenes
-    from nuscenes.utils.data_classes import LidarPointCloud
 
-    position = max(range(len(index)), key=lambda i: len(index.sweeps(i, "LIDAR_TOP", NUM_SWEEPS)))
-    loader = SampleLoader(
-        index=index,
-        dataroot=dataroot,
-        class_names=DETECTION_CLASSES,
-        lidar=LidarLoading(num_sweeps=NUM_SWEEPS),
-        annotations=False,
-    )
     nusc = NuScenes(version, str(dataroot), verbose=False)
-    sample = nusc.get("sample", index.record(position).token)
+    position = max(range(len(index)), key=lambda i: len(index.sweeps(i, "LIDAR_TOP", NUM_SWEEPS)))
+    peer = DevkitReader(nusc, nusc.get("sample", index.record(position).token))
+    case = f"keyframe + {NUM_SWEEPS} sweeps, {peer.lidar().shape[1]} points"
+    sensors: dict[str, Any] = {"index": index, "dataroot": dataroot, "class_names": DETECTION_CLASSES}
+    lidar = SampleLoader(**sensors, lidar=LidarLoading(num_sweeps=NUM_SWEEPS), annotations=False)
+    rows = [_row("load sweeps", case, lambda: lidar.load(position).lidar, "nuscenes-devkit", peer.lidar, repeats)]
+    radars = [i for i in range(len(index)) if not index.record(i).sensors.keys().isdisjoint(NUSCENES_RADARS)]
+    if not radars:
+        return rows
+    position = max(radars, key=lambda i: (len(index.sweeps(i, "RADAR_FRONT", NUM_SWEEPS)), len(index.extra_sensors(i))))
+    peer = DevkitReader(nusc, nusc.get("sample", index.record(position).token))
+    radar = SampleLoader(**sensors, radar=RadarLoading(num_sweeps=NUM_SWEEPS), annotations=False)
+    case = f"{len(peer.radars)} radars, {len(index.sweeps(position, 'RADAR_FRONT', NUM_SWEEPS))} sweeps each"
+    rows.append(_row("load radars", case, lambda: radar.load(position).radar, "nuscenes-devkit", peer.radar, repeats))
+    every = SampleLoader(
+        **sensors,
+        cameras=[
+            CameraLoading(image_size_px=IMAGE_SIZE_PX),
+            CameraLoading(FISHEYE_CAMERAS, peer.fisheye_size_px, "fisheye"),
+        ],
+        lidar=LidarLoading(num_sweeps=NUM_SWEEPS),
+        radar=RadarLoading(num_sweeps=NUM_SWEEPS),
+        radar4d=Radar4dLoading(num_sweeps=1),
+        ultrasonic=UltrasonicLoading(),
+    )
+    channels = [*index.record(position).sensors, *index.extra_sensors(position)]
+    case = f"{len(channels)} channels: {_counted(channels)}"
+    rows.append(_row("load every sensor", case, lambda: every.load(position), "devkit + Pillow", peer.every, repeats))
+    return rows
 
-    def peer() -> np.ndarray:
-        """(4, P) in the LiDAR's frame."""
-        cloud, _ = LidarPointCloud.from_file_multisweep(
-            nusc, sample, "LIDAR_TOP", "LIDAR_TOP", nsweeps=NUM_SWEEPS + 1, min_distance=1.0
+
+def _counted(channels: list[str]) -> str:
+    kinds = Counter(channel.split("_")[0].lower() for channel in channels)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
+class DevkitReader:
+    """Reads a sample's sensors with the devkit, and with Pillow the pictures, which the devkit does not read.
+
+    Args:
+        nusc: the devkit's set.
+        sample: row of the sample table.
+    """
+
+    def __init__(self, nusc: Any, sample: dict[str, Any]) -> None:
+        self.nusc = nusc
+        self.sample = sample
+        self.radars = [channel for channel in NUSCENES_RADARS if channel in sample["data"]]
+        attached = [row for row in nusc.sample_data if row["sample_token"] == sample["token"]]
+        self.fisheyes = [row for row in attached if row["channel"] in FISHEYE_CAMERAS]
+        self.fisheye_size_px = (self.fisheyes[0]["height"], self.fisheyes[0]["width"]) if self.fisheyes else (1, 1)
+
+    def lidar(self) -> np.ndarray:
+        """Accumulates sweeps.
+
+        Returns:
+            (4, P) in the LiDAR's frame.
+        """
+        from nuscenes.utils.data_classes import LidarPointCloud
+
+        return self._points(LidarPointCloud, "LIDAR_TOP", 1.0)
+
+    def radar(self) -> list[np.ndarray]:
+        """Accumulates sweeps of all radars.
+
+        Returns:
+            (18, P) of each in the LiDAR's frame.
+        """
+        from nuscenes.utils.data_classes import RadarPointCloud
+
+        return [self._points(RadarPointCloud, channel, 0.0) for channel in self.radars]
+
+    def every(self) -> None:
+        """Reads pictures, points and boxes."""
+        names = [channel for channel in NUSCENES_CAMERAS if channel in self.sample["data"]]
+        rows = [self.nusc.get("sample_data", self.sample["data"][channel]) for channel in names]
+        for row in rows:
+            _pillow_picture(Path(self.nusc.dataroot) / row["filename"])
+        for row in self.fisheyes:
+            with Image.open(Path(self.nusc.dataroot) / row["filename"]) as image:
+                np.asarray(image).transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+        self.lidar()
+        self.radar()
+        self.nusc.get_boxes(self.sample["data"]["LIDAR_TOP"])
+
+    def _points(self, cloud: Any, channel: str, min_distance_m: float) -> np.ndarray:
+        points, _ = cloud.from_file_multisweep(
+            self.nusc, self.sample, channel, "LIDAR_TOP", nsweeps=NUM_SWEEPS + 1, min_distance=min_distance_m
         )
-        return cloud.points
-
-    case = f"keyframe + {NUM_SWEEPS} sweeps, {peer().shape[1]} points"
-    return _row("load sweeps", case, lambda: loader.load(position).lidar, "nuscenes-devkit", peer, repeats)
+        return points.points
 
 
 def _row(

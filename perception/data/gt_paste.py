@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from perception.data.dropout import modalities_of
 from perception.data.gt_paste_objects import ObjectDatabase, Objects
 from perception.ops.box_iou_rotated import box_iou_rotated
 from perception.ops.points_in_boxes import points_in_boxes
@@ -22,8 +23,8 @@ class GroundTruthPaste:
     gives. One whose footprint overlaps that of an object that is there, or was put there before it, is left out. The
     scene's own points inside a pasted box are removed.
 
-    A sample with pictures stays as it is: a pasted object would be in the points and not in the pictures. So the
-    transform is for training on LiDAR alone. A sample without points or annotations stays as it is too.
+    A sample with other sensors stays as it is: a pasted object would be in the points and not in the pictures or
+    echoes. So the transform is for training on LiDAR alone. A sample without points or annotations stays as it is too.
 
     Args:
         counts: objects wanted in a sample by class name; a sample that has as many gets none.
@@ -94,7 +95,7 @@ class GroundTruthPaste:
         """
         if self._objects is None:
             raise RuntimeError("GroundTruthPaste: objects must be given by with_objects or the data module, got none")
-        if sample.cameras or sample.lidar is None or sample.boxes is None:
+        if modalities_of(sample) != ("lidar",) or sample.lidar is None or sample.boxes is None:
             return sample
         if sample.lidar.fields != self._objects.fields:
             raise ValueError(
@@ -109,6 +110,7 @@ class GroundTruthPaste:
             sample,
             lidar=_with_points(sample.lidar, drawn, fits),
             boxes=_with_boxes(sample.boxes, drawn.boxes, fits),
+            near_field=None,  # which does not know of the new objects
         )
 
     def _draw(self, present: Boxes3D, generator: torch.Generator) -> list[int]:

@@ -20,6 +20,7 @@ from perception.data.sample_files import SampleFiles
 from perception.data.sensor_settings import (
     FISHEYE_CAMERAS,
     NUSCENES_CAMERAS,
+    NUSCENES_RADARS,
     CameraLoading,
     LidarLoading,
     Radar4dLoading,
@@ -37,6 +38,7 @@ from perception.structures import NearField, PointCloud, Sample
 __all__ = [
     "FISHEYE_CAMERAS",
     "NUSCENES_CAMERAS",
+    "NUSCENES_RADARS",
     "CameraLoading",
     "LidarLoading",
     "Radar4dLoading",

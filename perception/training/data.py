@@ -107,8 +107,10 @@ class NuScenesDataModule(LightningDataModule):
         self.settings = loader
         self._datasets: dict[str, SampleDataset] = {}
         self._place: tuple[int, int] | None = None  # epoch and batches done in it, where a run goes on
-        if self.sensors.cameras and any(isinstance(transform, GroundTruthPaste) for transform in transforms):
-            _LOG.warning("GroundTruthPaste leaves samples with pictures as they are; here it will do next to nothing")
+        if self.sensors.names != ("lidar",) and any(
+            isinstance(transform, GroundTruthPaste) for transform in transforms
+        ):
+            _LOG.warning("GroundTruthPaste leaves samples with other sensors as they are; here it does next to nothing")
 
     @property
     def batch_size(self) -> int:

@@ -299,6 +299,7 @@ def test_extra_sensors(tables: Tables, tmp_path: Path) -> None:
             camera_intrinsic=((166.0, 0.0, 320.0), (0.0, 166.0, 240.0), (0.0, 0.0, 1.0)),
             camera_model="kannala_brandt",
             camera_distortion=(0.01, 0.05, -0.02, 0.0),
+            camera_theta_max_rad=1.6,
         )
     )
     for number in (0, 2, 1):
@@ -310,6 +311,7 @@ def test_extra_sensors(tables: Tables, tmp_path: Path) -> None:
     assert [record.token for record in records] == ["fisheye-3-2", "fisheye-3-1", "fisheye-3-0"]
     assert (records[0].camera_model, records[0].width, records[0].is_key_frame) == ("kannala_brandt", 640, False)
     np.testing.assert_array_equal(records[0].distortion, [0.01, 0.05, -0.02, 0.0])
+    assert records[0].theta_max_rad == 1.6
     assert "FISHEYE_REAR" not in index.record(3).sensors
 
 
@@ -353,6 +355,7 @@ def test_sweeps_that_are_no_keyframes(tables: Tables, tmp_path: Path) -> None:
         ),
         ("calibrated_sensor", 1, {"camera_model": "fish"}, r"`camera_model`: must be one of pinhole, kannala_brandt"),
         ("calibrated_sensor", 1, {"camera_model": "kannala_brandt"}, r"`camera_distortion`: must be four numbers"),
+        ("calibrated_sensor", 1, {"camera_theta_max_rad": 4.0}, r"`camera_theta_max_rad`: must be in \(0, pi\]"),
         ("scene", 1, {"name": "scene-0061"}, r"scene.json: field `name`: 'scene-0061' occurs more than once"),
         (
             "scene",

@@ -7,7 +7,7 @@ import yaml
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
-from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.data.loading import CameraLoading, LidarLoading, RadarLoading, SampleLoader
 from perception.data.sensor_settings import SensorSuite
 from perception.drives.options import RunOptions
 from perception.drives.reader import NuScenesDrive
@@ -15,6 +15,7 @@ from perception.drives.runner import run_drive
 from perception.drives.setup import prepare_run, sensor_settings
 from perception.drives.writers import JsonLinesWriter, PictureWriter, SubmissionWriter
 from perception.formats.classes import DETECTION_CLASSES
+from perception.formats.radar import RadarFilter
 from perception.formats.submission import SubmissionMeta
 from perception.formats.submission_reader import read_submission
 from perception.geometry.boxes import transform_boxes
@@ -148,6 +149,13 @@ def test_sensors_are_loaded_as_in_training(dataroot):
         sensor_settings(tiny_config(dataroot, cameras=False), ["camera"])
     with pytest.raises(ValueError, match=r"config must have data\.init_args, got only model"):
         sensor_settings({"model": {}})
+    groups = [{"image_size_px": [64, 96]}, {"channels": ["FISHEYE_FRONT"], "group": "fisheye"}]
+    ranging = {"radar": {"num_sweeps": 2, "radar_filter": {"ambig_states": [1, 3]}}, "radar4d": None, "ultrasonic": {}}
+    config["data"]["init_args"] |= {"cameras": groups, "ranging": ranging}
+    every = sensor_settings(config)
+    assert every.names == ("camera", "fisheye", "lidar", "radar", "ultrasonic")
+    assert every.ranging.radar == RadarLoading(num_sweeps=2, radar_filter=RadarFilter(ambig_states=(1, 3)))
+    assert sensor_settings(config, ["fisheye", "radar"]).names == ("fisheye", "radar")
     config["data"]["init_args"]["lidar"] = {"nm_sweeps": 3}
     with pytest.raises(ValueError, match=r"LidarLoading has no 'nm_sweeps' .did you mean 'num_sweeps'"):
         sensor_settings(config)

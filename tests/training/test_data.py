@@ -90,7 +90,7 @@ def test_objects_to_paste_are_made_once_of_the_training_samples(dataroot, tmp_pa
     with pytest.raises(ValueError, match="must hold the objects of these training samples, got another num_samples"):
         ready(make_data(dataroot, train="mini_train", **arguments))
     make_data(dataroot, cameras=CameraLoading(), **arguments)
-    assert "GroundTruthPaste leaves samples with pictures as they are" in caplog.text
+    assert "GroundTruthPaste leaves samples with other sensors as they are" in caplog.text
 
 
 def object_tokens(scene: str, step: int) -> set[str]:
