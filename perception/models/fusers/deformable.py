@@ -34,7 +34,7 @@ class DeformableFuser(LevelwiseFuser):
     Args:
         in_channels: level name -> sensor name -> channels.
         out_channels: level name -> channels.
-        width: channels inside.
+        width: channels inside; None takes those of the level.
         num_layers: layers of attention.
         num_heads: heads of the attention; must divide `width`.
         num_points: places per head, sensor and resolution.
@@ -56,7 +56,7 @@ class DeformableFuser(LevelwiseFuser):
         *,
         in_channels: dict[str, dict[str, int]],
         out_channels: dict[str, int],
-        width: int = 64,
+        width: int | None = None,
         num_layers: int = 3,
         num_heads: int = 4,
         num_points: int = 2,
@@ -86,7 +86,7 @@ class _DeformableLevel(LevelFuser):
         in_channels: Mapping[str, int],
         out_channels: int,
         *,
-        width: int,
+        width: int | None,
         num_layers: int,
         num_heads: int,
         num_points: int,
@@ -94,6 +94,7 @@ class _DeformableLevel(LevelFuser):
         query_stride: int,
     ) -> None:
         super().__init__()
+        width = out_channels if width is None else width
         self.query_stride = query_stride
         self.embed = embeddings(in_channels, width)
         self.absence = absence_vectors(dict.fromkeys(in_channels, width))

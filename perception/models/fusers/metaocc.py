@@ -29,7 +29,7 @@ class MetaOccFuser(LevelwiseFuser):
     Args:
         in_channels: level name -> sensor name -> channels.
         out_channels: level name -> channels.
-        width: channels inside.
+        width: channels inside; None takes those of the level.
         num_layers: layers of attention.
         num_heads: heads of the attention; must divide `width`.
         num_points: places per head, sensor and resolution.
@@ -51,7 +51,7 @@ class MetaOccFuser(LevelwiseFuser):
         *,
         in_channels: dict[str, dict[str, int]],
         out_channels: dict[str, int],
-        width: int = 64,
+        width: int | None = None,
         num_layers: int = 1,
         num_heads: int = 4,
         num_points: int = 4,
@@ -81,7 +81,7 @@ class _MetaOccLevel(LevelFuser):
         in_channels: Mapping[str, int],
         out_channels: int,
         *,
-        width: int,
+        width: int | None,
         num_layers: int,
         num_heads: int,
         num_points: int,
@@ -89,6 +89,7 @@ class _MetaOccLevel(LevelFuser):
         query_stride: int,
     ) -> None:
         super().__init__()
+        width = out_channels if width is None else width
         count = len(in_channels)
         self.query_stride = query_stride
         self.embed = embeddings(in_channels, width)

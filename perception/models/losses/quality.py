@@ -57,6 +57,9 @@ class QualityLoss(AuxiliaryLoss):
 
         Returns:
             A scalar, weighted; zero without annotations.
+
+        Raises:
+            ValueError: a label is none of the fuser's classes.
         """
         evidence = aux.get(f"fused/evidence/{self.level}")
         if evidence is None:
@@ -65,6 +68,11 @@ class QualityLoss(AuxiliaryLoss):
         evidence = evidence.float()  # (B, N, 1 + K, Y, X)
         centers = aux[f"fused/centers_m/{self.level}"]
         target = cell_classes(centers, batch.boxes, batch.ego2aug)  # (B, Y, X)
+        if int(target.max()) >= evidence.shape[2]:
+            raise ValueError(
+                f"QualityLoss: labels must be below the {evidence.shape[2] - 1} classes of the fuser, "
+                f"got {int(target.max()) - 1}"
+            )
         balance = _balance(target)
         present = (trust.amax((-2, -1)) > 0)[:, :, None, None]  # (B, N, 1, 1)
         each = _cross_entropy(evidence, target[:, None].expand(-1, evidence.shape[1], -1, -1))  # (B, N, Y, X)

@@ -87,6 +87,23 @@ def test_a_training_step_on_a_mixed_batch_is_finite(name: str) -> None:
 
 
 @EVERY
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_mixed_precision_stays_finite_and_close(name: str, training: bool) -> None:
+    fuser = make_fuser(name).train(training)
+    features = make_features(MIXED)
+    torch.manual_seed(1)
+    exact = fuser(features)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = fuser(features)
+    total(fused).backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in fuser.parameters())
+    for level in OUT_CHANNELS:
+        error = (fused.bev[level].features.float() - exact.bev[level].features).abs().mean()
+        assert error < 0.05 * exact.bev[level].features.std()
+
+
+@EVERY
 def test_in_evaluation_a_sample_does_not_depend_on_its_neighbours(name: str) -> None:
     fuser = make_fuser(name).eval()
     features = make_features(MIXED)

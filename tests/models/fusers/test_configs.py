@@ -1,25 +1,51 @@
 """The fusers that come as configs: each takes the place of another in a detector, and nothing else changes."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.model_inputs import made_up_batch
-from perception.data.loading import CameraLoading, LidarLoading
 from perception.models.detector import Detector
 from perception.runtime.config import build_detector, load_config
+from perception.structures import Batch
+from tests.models.near_scenes import every_sensor, make_echoes, make_fisheyes
+from tests.models.scenes import make_cameras, make_lidar, two_boxes
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 FUSERS = sorted((CONFIGS / "fusers").glob("*.yaml"))
 
 
 def detector_with(path: Path) -> Detector:
-    """The small detector with another fuser, and the losses that fusers may want."""
-    config = load_config(CONFIGS / "models" / "camera_lidar_small.yaml")
-    config["init_args"]["fuser"] = load_config(path)
-    config["init_args"]["auxiliary_losses"] |= load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
+    """The small detector of every sensor with another fuser and the losses that fusers may want; on smaller grids."""
+    config = load_config(CONFIGS / "models" / "every_sensor_small.yaml")
+    given = config["init_args"]
+    fuser = load_config(path)
+    inner = fuser["init_args"].get("fuser", fuser)
+    for name in ("in_channels", "out_channels"):  # the channels are those of the detector that the configs are for
+        assert inner["init_args"][name] == given["fuser"]["init_args"][name]
+    given["fuser"] = fuser
+    given["auxiliary_losses"] |= load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
+    given["grids"]["main"] |= {"x_range_m": [-12.8, 12.8], "y_range_m": [-12.8, 12.8]}
+    given["grids"]["near"] |= {"x_range_m": [-3.2, 3.2], "y_range_m": [-3.2, 3.2]}
     return build_detector(config)
+
+
+def mixed_batch() -> Batch:
+    """A sample with everything, one with the LiDAR alone, and one with a fisheye and some ultrasonic sensors."""
+    batch = every_sensor(3)
+    return dataclasses.replace(
+        batch,
+        cameras={
+            "surround": make_cameras([[True] * 3, [False] * 3, [False] * 3]),
+            "fisheye": make_fisheyes([[True] * 4, [False] * 4, [False, True, False, False]]),
+        },
+        lidar=make_lidar([200, 100, None]),
+        radar=dataclasses.replace(batch.radar, present=torch.tensor([True, False, False])),
+        radar4d=None,
+        ultrasonic=make_echoes([range(12), None, (0, 3, 7)]),
+        boxes=(two_boxes(), None, two_boxes()),
+    )
 
 
 def test_there_is_one_config_per_fuser() -> None:
@@ -32,11 +58,11 @@ def test_a_detector_takes_the_fuser_and_a_training_step(path: Path) -> None:
     torch.manual_seed(0)
     detector = detector_with(path)
     assert type(detector.fuser).__module__.endswith(path.stem)
-    batch = made_up_batch(CameraLoading(image_size_px=(96, 192)), LidarLoading(num_sweeps=0))
+    batch = mixed_batch()
     output = detector(batch)
     losses = detector.losses(output, batch)
-    assert ("quality" in losses) and ("reconstruction" in losses)
     assert (losses["quality"] > 0) == (path.stem == "qmf")
+    assert "reconstruction" in losses
     torch.stack(list(losses.values())).sum().backward()
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:

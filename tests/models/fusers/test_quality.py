@@ -1,5 +1,6 @@
 """Quality-weighted fusion: the classes of cells, the ranking, and trust that falls where a sensor is corrupted."""
 
+import pytest
 import torch
 
 from perception.models.fusers.qmf import QmfFuser, energy_confidence
@@ -91,6 +92,8 @@ def test_nothing_to_learn_from_is_zero() -> None:
     taught = QualityLoss()(named(fused), batch_of([boxes_at([[1.0, 1.0, 0.3]], [1]), None]))
     assert taught > 0
     assert taught.isfinite()
+    with pytest.raises(ValueError, match="labels must be below the 2 classes of the fuser, got 2"):
+        QualityLoss()(named(fused), batch_of([boxes_at([[1.0, 1.0, 0.3]], [2]), None]))
 
 
 def test_trust_falls_where_a_sensor_is_corrupted() -> None:
