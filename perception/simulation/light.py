@@ -203,7 +203,7 @@ def _in_rain(light: Light, weather: Weather) -> Light:
     if light.dark:
         grey = 0.9 * total  # clouds lit by the city
     return light._replace(
-        sun=_float32(0.02 * grey),
+        sun=_float32(0.02 * light.sun),
         zenith=_float32(1.12 * grey),
         horizon=_float32(0.88 * grey),
         glow=_float32((0, 0, 0)),

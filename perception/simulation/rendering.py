@@ -142,7 +142,7 @@ class Instant:
         places = (origins - eye_m).astype(np.float32) + directions * reach  # (N, 3)
         retro = self.looks.lidar_gloss[hits.material]  # (N,) what throws laser light back does so with any
         total, best, strongest = irradiance(places, hits.normal, found, retro, field.beams, field.cells)
-        if width_px is not None:
+        if width_px is not None and len(field.beams.kind):
             luminance = best @ np.array([0.21, 0.72, 0.07], np.float32)  # (N,)
             to_lamp = field.beams.position[strongest] - places  # (N, 3)
             to_lamp[luminance < _FAINT * field.white_lux] = np.nan
