@@ -5,7 +5,8 @@ yaw rate over speed; wheels turn by their distance from the centre of the turn; 
 what driving costs. Poses are exact, as those of the tables; measured numbers have noise and the steps of the original.
 
 Source: devkit of nuScenes, `can_bus/README.md` (fields, rates, units, resolutions and signs: steering is positive to
-the right, all else to the left; of gears it names 0, parked, and 7, driving); Rajamani 2012, "Vehicle Dynamics and Control", section 2.2 (bicycle model).
+the right, all else to the left; of gears it names 0, parked, and 7, driving); Rajamani 2012, "Vehicle Dynamics and
+Control", section 2.2 (bicycle model).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Manner:
 MANNERS: Mapping[Drive, Manner] = {
     "any": Manner({"straight": 1.0, "left": 0.8, "right": 0.8}, 0.75, (3.0, 8.0), 0.65, (0.4, 0.7), 0.0, 3),
     "street": Manner({"straight": 1.0, "left": 0.01, "right": 0.01}, 1.0, (3.0, 8.0), 0.65, (0.25, 0.7), 12.0, 3),
-    "junction": Manner({"straight": 0.1, "left": 1.0, "right": 1.0}, 0.4, (2.0, 5.0), 0.8, (0.6, 0.8), 20.0, 3),
+    "junction": Manner({"straight": 0.1, "left": 1.0, "right": 1.0}, 0.6, (1.0, 4.0), 0.9, (0.35, 0.8), 36.0, 4),
 }
 
 _CANDIDATES = 14

@@ -42,6 +42,7 @@ _RUN_UP_S = 3.0
 _STAYS_S = 5.0
 """How long it stands in the last place, so that a scene may end there."""
 
+_SHORT_S = 9.0
 _LEAVING_SHARE = 0.22
 _APPROACH_M = (1.5, 24.0)
 _LANE_GAP_M = 0.75
@@ -105,7 +106,8 @@ def _cut(way: _Way, timeline: Timeline, steps: int) -> tuple[Parking, int]:
     rng, total = way.rng, len(timeline.poses)
     margin, run_up = round(MARGIN_S / TRACK_STEP_S), round(_RUN_UP_S / TRACK_STEP_S)
     arrivals, departures = np.rint(timeline.parked / TRACK_STEP_S).astype(int).reshape(-1, 2).T
-    ends = arrivals + margin + rng.integers(4, 22, len(arrivals))
+    early = int(rng.integers(0, max(1, round(_SHORT_S / TRACK_STEP_S) - steps)))  # short scenes may end on the way in
+    ends = arrivals + margin + rng.integers(4, 22, len(arrivals)) - early
     fitting = ends[(ends >= steps + run_up) & (ends <= total)]
     first = int(fitting[0]) - steps if len(fitting) else max(0, min(run_up, total - steps))
     leaves = departures - margin - int(rng.integers(8, 20))
@@ -239,17 +241,17 @@ class _Way:
         side = 1.0 if place.y > 0 else -1.0
         heading = 1.0 if np.cos(here[2]) > 0 else -1.0
         left = side * heading
-        depth = float(rng.uniform(-0.15, 0.2))
+        depth, aside = float(rng.uniform(-0.15, 0.2)), place.x + float(rng.uniform(-0.18, 0.18))
         for _ in range(3):
             swing = float(rng.choice([0.0, 0.3, 0.5, 0.7]) + rng.uniform(0, 0.1))
             if rng.random() < 0.68:
                 away = [Turn(1, -left * swing)] if swing > 0.2 else []
                 back = Turn(-1, -left * (_QUARTER - swing), eased=(False, True))
-                goal = (place.x, place.y + side * (EGO_CENTRE_M + depth))
+                goal = (aside, place.y + side * (EGO_CENTRE_M + depth))
                 yield [Straight(1), *away, back, Straight(-1)], goal, 0.0
             else:
                 turns = [Turn(1, -left * swing), Turn(1, left * (_QUARTER + swing))]
-                goal = (place.x, place.y - side * (EGO_CENTRE_M - depth))
+                goal = (aside, place.y - side * (EGO_CENTRE_M - depth))
                 yield [Straight(1), *turns, Straight(1)], goal, -heading
 
     def _along(self, here: np.ndarray, place: Place) -> Iterator[tuple[list[Move], tuple[float, float], float]]:
@@ -257,8 +259,8 @@ class _Way:
         rng, side = self.rng, self._kerb
         for _ in range(6):
             turn = float(rng.uniform(0.5, 0.85))
-            forth = float(rng.choice([0.0, 0.3, 0.5]))
-            goal = (place.x - EGO_CENTRE_M + float(rng.uniform(-0.2, 0.2)), place.y)
+            forth = float(rng.choice([0.0, 0.6, 0.9]))
+            goal = (place.x - EGO_CENTRE_M + float(rng.uniform(-0.6, 0.3)), place.y)
             yield (
                 [
                     Straight(1),

@@ -17,7 +17,7 @@ from perception.simulation.traffic_paths import smooth_path
 from perception.simulation.yards import Place, Yard
 
 _CHECK_EVERY = 4
-_NEIGHBOUR_SHARE = 0.93
+_NEIGHBOUR_SHARE = 0.96
 _THINGS = ("bin", "cone", "bin", "cone", "debris", "barrier")
 _GAP_M = 0.4
 """From things and people who stand to the ego's way, at least."""
@@ -111,11 +111,22 @@ class _Scene:
             ray = np.array([np.cos(angle), np.sin(angle)])
             ahead, left = ray / np.abs(ray / reach).max() + [EGO_CENTRE_M, 0.0]
             place = (x + ahead * np.cos(yaw) - left * np.sin(yaw), y + ahead * np.sin(yaw) + left * np.cos(yaw))
+            if not self._is_aside(place):
+                continue
             facing = yaw + float(rng.uniform(-np.pi, np.pi))
             track = ActorTrack(shape, behaviour, standing(float(place[0]), float(place[1]), 0.0, facing), priority=46)
             if self._fits(track, _GAP_M):
                 self.tracks.append(track)
                 return
+
+    def _is_aside(self, place: tuple[float, float]) -> bool:
+        """Whether a place is off the lane that passes the yard's places; in car parks every place is."""
+        yard = self._parking.yard
+        if yard.across:
+            return True
+        row = yard.places[0].y
+        ((_, y),) = _in_yard(yard, np.array([place]))
+        return bool((y - row) * np.sign(row) > -0.5)
 
     def add_walker(self, times: np.ndarray) -> None:
         """Lets somebody walk around the aisle, near the ego at some time but out of its way."""
