@@ -189,7 +189,7 @@ def _cloud(points: Tensor, scans: Scans, fields: tuple[str, ...], limit_and_seed
 
 def _turned(scans: Scans, vectors: Tensor) -> Tensor:
     """(P, 3) vectors of the sensors' frames in ego axes."""
-    return (scans.radar2ego[:, :3, :3] @ vectors[:, :, None])[:, :, 0]
+    return (scans.radar2ego[:, :3, :3] * vectors[:, None]).sum(2)  # (P, 3, 3) -> (P, 3), faster than P products
 
 
 def _moved_on(scans: Scans, velocity: Tensor, moving: Tensor) -> Tensor:
