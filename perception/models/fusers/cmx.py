@@ -1,6 +1,6 @@
 """CMX: the sensors first correct one another, then exchange what they know of the whole scene."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 
 import torch
@@ -47,6 +47,8 @@ class CmxFuser(LevelwiseFuser):
 
 
 class _CmxLevel(LevelFuser):
+    """Works on cells (S, Y X, W): what a convolution of one cell is, is a linear map of it."""
+
     def __init__(self, in_channels: Mapping[str, int], out_channels: int, *, num_heads: int, reduction: int) -> None:
         super().__init__()
         width = out_channels
@@ -58,26 +60,34 @@ class _CmxLevel(LevelFuser):
 
     def forward(self, inputs: LevelInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Fuses one level."""
-        maps = torch.stack(inputs.apply(self.embed).filled(self.absence), dim=1)  # N x (S, W, Y, X) -> (S, N, W, Y, X)
-        present = inputs.present[:, :, None, None, None]  # (S, N, 1, 1, 1)
-        active = [(n, sensor) for n, sensor in enumerate(inputs.sensors) if sensor in inputs.rows]
-        maps = maps + _others(self.rectify(maps) * present, present)
-        asked = {sensor: self.exchange[sensor].read(maps[:, n]) for n, sensor in active}  # type: ignore[operator]
-        contexts = {sensor: self.exchange[sensor].context(ask) for sensor, (_, ask) in asked.items()}  # type: ignore[operator]
-        nothing = torch.zeros_like(next(iter(contexts.values())))
-        context = torch.stack([contexts.get(sensor, nothing) for sensor in inputs.sensors], dim=1)
-        context = _others(context * present, present)  # (S, N, H, d, d)
-        results = {sensor: self.absence[sensor].expand_as(maps[:, 0]) for sensor in inputs.sensors}
-        for n, sensor in active:
-            answer = self.exchange[sensor].answer(maps[:, n], *asked[sensor], context[:, n])  # type: ignore[operator]
-            results[sensor] = torch.where(present[:, n], answer, results[sensor])
-        return self.merge(results), {}
+        filled = inputs.apply(self.embed).filled(self.absence)  # N x (S, W, Y, X)
+        cells = [maps.flatten(2).transpose(1, 2) for maps in filled]  # N x (S, Y X, W)
+        share = _shares(inputs.present)
+        offers = self.rectify(cells, share)
+        everything = reduce(torch.add, offers)
+        cells = [own + (everything - offer) for own, offer in zip(cells, offers, strict=True)]
+        halves, contexts = {}, {}
+        for n, sensor in enumerate(inputs.sensors):
+            if sensor in inputs.rows:
+                halves[sensor], context = self.exchange[sensor](cells[n])
+                contexts[sensor] = context * share[:, n, None, None, None]  # (S, H, d, d)
+        everything = reduce(torch.add, contexts.values())
+        answers = []
+        for n, sensor in enumerate(inputs.sensors):
+            absent = self.absence[sensor].view(1, 1, -1)
+            if sensor in inputs.rows:
+                context = everything - contexts[sensor]
+                answer = self.exchange[sensor].answer(cells[n], halves[sensor], context)  # type: ignore[operator]
+                answers.append(torch.where(inputs.present[:, n, None, None], answer, absent))
+            else:
+                answers.append(absent.expand_as(cells[n]))
+        return self.merge(answers, inputs.size), {}
 
 
-def _others(values: Tensor, present: Tensor) -> Tensor:
-    """The mean over the other present sensors; `values` (S, N, ...) are zero where absent."""
-    count = (present.sum(1, keepdim=True) - 1).clamp(min=1)
-    return (values.sum(1, keepdim=True) - values) / count
+def _shares(present: Tensor) -> Tensor:
+    """How much of each sensor another one takes (S, N): the mean over the others; nothing of an absent one."""
+    others = (present.sum(1, keepdim=True) - 1).clamp(min=1)
+    return present.float() / others
 
 
 class _Rectification(nn.Module):
@@ -86,55 +96,62 @@ class _Rectification(nn.Module):
     def __init__(self, sensors: tuple[str, ...], width: int, reduction: int) -> None:
         super().__init__()
         self.sensors = sensors
-        hidden = max(len(sensors) * width // reduction, 1)
+        hidden, narrow = max(len(sensors) * width // reduction, 1), max(width // reduction, 1)
         # A layer over concatenated maps is the sum of one layer per map.
         self.channel_in = nn.ModuleDict({sensor: nn.Linear(2 * width, hidden) for sensor in sensors})
         self.channel_out = nn.ModuleDict({sensor: nn.Linear(hidden, width) for sensor in sensors})
-        self.cell_in = nn.ModuleDict({sensor: nn.Conv2d(width, max(width // reduction, 1), 1) for sensor in sensors})
-        self.cell_out = nn.ModuleDict({sensor: nn.Conv2d(max(width // reduction, 1), 1, 1) for sensor in sensors})
+        self.cell_in = nn.ModuleDict({sensor: nn.Linear(width, narrow) for sensor in sensors})
+        self.cell_out = nn.ModuleDict({sensor: nn.Linear(narrow, 1) for sensor in sensors})
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """(S, N, W, Y, X) -> the same shape."""
-        pooled = torch.cat((maps.mean((-2, -1)), maps.amax((-2, -1))), dim=2)  # (S, N, 2 W)
-        named = list(enumerate(self.sensors))
-        channel = reduce(torch.add, [self.channel_in[sensor](pooled[:, n]) for n, sensor in named]).relu()
-        cell = reduce(torch.add, [self.cell_in[sensor](maps[:, n]) for n, sensor in named]).relu()
+    def forward(self, cells: Sequence[Tensor], share: Tensor) -> list[Tensor]:
+        """Maps N x (S, Y X, W) and what counts of them (S, N) -> as many maps."""
+        named = dict(zip(self.sensors, cells, strict=True))
+        pooled = {name: torch.cat((part.mean(1), part.amax(1)), dim=1) for name, part in named.items()}  # (S, 2 W)
+        channel = reduce(torch.add, [self.channel_in[name](part) for name, part in pooled.items()]).relu()
+        cell = reduce(torch.add, [self.cell_in[name](part) for name, part in named.items()]).relu()
         offers = []
-        for n, sensor in named:
-            channel_gate = self.channel_out[sensor](channel).sigmoid()[:, :, None, None]  # (S, W) -> (S, W, 1, 1)
-            cell_gate = self.cell_out[sensor](cell).sigmoid()  # (S, 1, Y, X)
-            offers.append(0.5 * (channel_gate + cell_gate) * maps[:, n])
-        return torch.stack(offers, dim=1)
+        for n, (name, part) in enumerate(named.items()):
+            half = 0.5 * share[:, n, None, None]  # (S, 1, 1)
+            channel_gate = half * self.channel_out[name](channel).sigmoid()[:, None]  # (S, W) -> (S, 1, W)
+            cell_gate = half * self.cell_out[name](cell).sigmoid()  # (S, Y X, 1)
+            offers.append((channel_gate + cell_gate) * part)
+        return offers
 
 
 class _Exchange(nn.Module):
-    """Attention of one sensor's cells to the context of others: linear in the number of cells."""
+    """Attention of one sensor's cells to the context of others: linear in the number of cells.
+
+    The published order of the matrix products is changed where that leaves their result and makes them small: keys,
+    values and what is heard are never laid out for all cells.
+    """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.split = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(inplace=True))
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
         self.join = nn.Linear(2 * width, width)
         self.norm = nn.LayerNorm(width)
 
-    def read(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, W, Y, X) -> what stays and what asks, (S, Y X, W) each."""
-        stay, ask = self.split(maps.flatten(2).transpose(1, 2)).chunk(2, dim=2)
-        return stay, ask
+    def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Splits cells (S, Y X, W) into what stays and what asks (S, Y X, 2 W), and sums up their context (S, H, d, d).
 
-    def context(self, ask: Tensor) -> Tensor:
-        """(S, Y X, W) -> (S, H, d, d): how the channels of each head go together over the scene."""
-        key, value = self.key_value(ask).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (S, H, Y X, d)
-        # The mean over the cells, not the sum: the softmax must not harden as maps grow.
-        return (key.transpose(2, 3) @ value / key.shape[2]).softmax(2)
+        The context says how the channels of keys and values go together over the scene: its mean over the cells, not
+        its sum, as the softmax must not harden when maps grow.
+        """
+        halves = self.split(cells)
+        ask = halves.chunk(2, dim=2)[1]
+        together = (ask.transpose(1, 2) @ ask / ask.shape[1])[:, None]  # (S, 1, W, W)
+        key, value = (layer.weight.unflatten(0, (self.num_heads, -1)) for layer in (self.key, self.value))  # (H, d, W)
+        return halves, (key @ together @ value.transpose(1, 2)).softmax(2)
 
-    def answer(self, maps: Tensor, stay: Tensor, ask: Tensor, context: Tensor) -> Tensor:
-        """Reads the context (S, H, d, d) and joins the result with the maps (S, W, Y, X)."""
-        heads = ask.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (S, H, Y X, d)
-        heard = (heads @ context).transpose(1, 2).flatten(2)  # (S, Y X, W)
-        joined = self.norm(maps.flatten(2).transpose(1, 2) + self.join(torch.cat((stay, heard), dim=2)))
-        return joined.transpose(1, 2).unflatten(2, maps.shape[-2:])  # (S, Y X, W) -> (S, W, Y, X)
+    def answer(self, cells: Tensor, halves: Tensor, context: Tensor) -> Tensor:
+        """Joins cells (S, Y X, W), what stays of them and what their questions hear of a context (S, H, d, d)."""
+        stay, hear = self.join.weight.T.chunk(2)  # (W, W) each
+        hear = (context @ hear.unflatten(0, (self.num_heads, -1))).flatten(1, 2)  # (S, H, d, W) -> (S, W, W)
+        weight = torch.cat((stay.expand_as(hear), hear), dim=1)  # (S, 2 W, W)
+        return self.norm(cells + (halves @ weight + self.join.bias))
 
 
 class _Merge(nn.Module):
@@ -142,8 +159,7 @@ class _Merge(nn.Module):
 
     def __init__(self, sensors: tuple[str, ...], width: int) -> None:
         super().__init__()
-        self.straight = nn.ModuleDict({sensor: nn.Conv2d(width, width, 1, bias=False) for sensor in sensors})
-        self.embed = nn.ModuleDict({sensor: nn.Conv2d(width, width, 1) for sensor in sensors})
+        self.mix = nn.ModuleDict({sensor: nn.Linear(width, 2 * width) for sensor in sensors})
         self.look = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, groups=width),
             nn.ReLU(inplace=True),
@@ -152,8 +168,8 @@ class _Merge(nn.Module):
         )
         self.norm = nn.BatchNorm2d(width)
 
-    def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """Maps (S, W, Y, X) by sensor -> one."""
-        straight = reduce(torch.add, [self.straight[sensor](part) for sensor, part in maps.items()])
-        embedded = reduce(torch.add, [self.embed[sensor](part) for sensor, part in maps.items()])
+    def forward(self, cells: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Cells N x (S, Y X, W) -> one map (S, W, Y, X)."""
+        mixed = reduce(torch.add, [mix(part) for mix, part in zip(self.mix.values(), cells, strict=True)])
+        straight, embedded = mixed.transpose(1, 2).unflatten(2, size).chunk(2, dim=1)  # (S, W, Y, X) each
         return self.norm(straight + self.look(embedded))

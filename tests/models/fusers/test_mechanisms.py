@@ -111,21 +111,47 @@ def test_cmx_swaps_with_its_inputs() -> None:
 
 
 def test_cmx_sensors_hear_the_others_and_alone_nothing() -> None:
+    torch.manual_seed(0)
     fuser = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).eval()
-    level = fuser.levels["main"]
-    maps = torch.rand(3, 2, 8, 4, 4)
-    offers = level.rectify(maps)
-    assert (offers > 0).all()
-    assert (offers < maps).all()  # both gates are below 1, and each counts half
-    calls: list[Tensor] = []
-    level.exchange["camera"].join.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0][..., 8:]))
-    camera, radar = random_pair()
-    fuser(pair(camera, radar))
-    features = pair(camera, radar)
-    fuser({"camera": features["camera"]})
-    both, alone = calls
-    assert both.abs().sum() > 0
-    assert not alone.any()
+    features = pair(*random_pair())
+    alone = {"camera": features["camera"]}
+    before = [fuser(given).bev["main"].features for given in (features, alone)]
+    with torch.no_grad():
+        fuser.levels["main"].exchange["camera"].join.weight[:, 8:] += 1  # what becomes of what was heard
+    after = [fuser(given).bev["main"].features for given in (features, alone)]
+    assert not torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1])
+
+
+def test_cmx_offers_are_gated_and_of_present_sensors_alone() -> None:
+    fuser = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).eval()
+    cells = [torch.rand(2, 16, 8), torch.rand(2, 16, 8)]
+    share = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    camera, radar = fuser.levels["main"].rectify(cells, share)
+    assert (camera > 0).all()
+    assert (camera < cells[0]).all()  # both gates are below 1, and each counts half
+    assert (radar[0] > 0).all()
+    assert not radar[1].any()
+
+
+def test_cmx_attention_is_the_published_one_in_another_order() -> None:
+    """Keys, values and heads laid out for every cell, as the paper writes them."""
+    torch.manual_seed(0)
+    exchange = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).levels["main"].exchange["camera"]
+    cells, foreign = torch.randn(2, 30, 8), torch.randn(2, 30, 8)
+    halves, _ = exchange(cells)
+    _, context = exchange(foreign)
+    ask = exchange.split(foreign)[:, :, 8:]
+    stay, own_ask = exchange.split(cells).chunk(2, dim=2)
+    heard = []
+    for head in range(2):
+        rows = slice(4 * head, 4 * head + 4)
+        key, value = exchange.key(ask)[:, :, rows], exchange.value(ask)[:, :, rows]
+        expected = (key.transpose(1, 2) @ value / 30).softmax(1)
+        torch.testing.assert_close(context[:, head], expected)
+        heard.append(own_ask[:, :, rows] @ expected)
+    joined = exchange.norm(cells + exchange.join(torch.cat((stay, *heard), dim=2)))
+    torch.testing.assert_close(exchange.answer(cells, halves, context), joined)
 
 
 def test_windows_come_back_from_any_size() -> None:
