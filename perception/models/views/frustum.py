@@ -42,7 +42,7 @@ def within_lens(points: Tensor, theta_max_rad: Tensor | None) -> Tensor:
     """
     if theta_max_rad is None:
         return torch.ones_like(points[..., 0], dtype=torch.bool)
-    return torch.atan2(points[..., :2].norm(dim=-1), points[..., 2]) <= theta_max_rad
+    return points[..., 2] >= points.norm(dim=-1) * theta_max_rad.cos()
 
 
 def frustum_cells(
