@@ -1,6 +1,6 @@
 """Boxes and points drawn onto the picture of a camera, pinhole or fisheye, as recorded or augmented."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ class CameraView:
         distortion: (4,) float64.
         camera2ego: (4, 4) float64 rigid.
         image2aug: (3, 3) float64, pixels of the recorded picture to those that are drawn on.
+        theta_max_rad: () float64, largest angle from the axis that a fisheye sees; None where nothing is said.
     """
 
     camera_model: CameraModel
@@ -42,6 +43,7 @@ class CameraView:
     distortion: Tensor
     camera2ego: Tensor
     image2aug: Tensor
+    theta_max_rad: Tensor | None = None
 
     def project(self, points: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Projects points of the camera frame.
@@ -52,7 +54,10 @@ class CameraView:
         Returns:
             Pixels (..., 2) u v of the drawn picture and validity (...) bool.
         """
-        pixels, valid = project(points.double(), self.camera_model, self.intrinsics, self.distortion)
+        points = points.double()
+        pixels, valid = project(points, self.camera_model, self.intrinsics, self.distortion)
+        if self.theta_max_rad is not None:
+            valid &= torch.atan2(points[..., :2].norm(dim=-1), points[..., 2]) <= self.theta_max_rad
         return transform_pixels(self.image2aug, pixels).numpy(), valid.numpy()
 
     def from_ego(self, points: Tensor) -> Tensor:
@@ -79,13 +84,7 @@ class CameraView:
         resize = torch.tensor(
             [[scale_u, 0, (scale_u - 1) / 2], [0, scale_v, (scale_v - 1) / 2], [0, 0, 1]], dtype=torch.float64
         )
-        return CameraView(
-            camera_model=self.camera_model,
-            intrinsics=self.intrinsics,
-            distortion=self.distortion,
-            camera2ego=self.camera2ego,
-            image2aug=resize @ self.image2aug,
-        )
+        return replace(self, image2aug=resize @ self.image2aug)
 
 
 def camera_picture(cameras: CameraImages, index: int, width_px: int | None = None) -> tuple[np.ndarray, CameraView]:
@@ -113,6 +112,7 @@ def camera_picture(cameras: CameraImages, index: int, width_px: int | None = Non
         distortion=cameras.distortion[index],
         camera2ego=cameras.camera2ego[index],
         image2aug=cameras.image2aug[index],
+        theta_max_rad=None if cameras.theta_max_rad is None else cameras.theta_max_rad[index],
     )
     height, width = picture.shape[:2]
     if width_px is None or width_px == width:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -136,3 +137,20 @@ def test_rejects() -> None:
         layer(make_boxes([[math.nan, 0, 0, 1, 1, 1, 0, 0, 0]]))
     with pytest.raises(ValueError, match=r"labels must be in 0\.\.1, got 5\.\.5"):
         ground_truth_layer(make_boxes([[1, 0, 0, 1, 1, 1, 0, 0, 0]], labels=[5]), CLASSES)
+
+
+def test_a_fisheye_shows_nothing_beyond_its_largest_angle() -> None:
+    eye = torch.eye(4, dtype=torch.float64)
+    intrinsics = torch.tensor([[31.0, 0.0, 59.5], [0.0, 31.0, 39.5], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    view = CameraView(
+        camera_model="kannala_brandt",
+        intrinsics=intrinsics,
+        distortion=torch.zeros(4, dtype=torch.float64),
+        camera2ego=eye,
+        image2aug=eye[:3, :3],
+    )
+    angles = torch.tensor([0.5, 1.5, 1.7], dtype=torch.float64)
+    points = torch.stack((angles.sin(), torch.zeros(3), angles.cos()), 1)
+    assert view.project(points)[1].tolist() == [True, True, True]
+    limited = replace(view, theta_max_rad=torch.tensor(1.6, dtype=torch.float64)).resized(2.0, 2.0)
+    assert limited.project(points)[1].tolist() == [True, True, False]
