@@ -1,5 +1,6 @@
 """A detector of every kind of sensor: all subsets, batches that mix them, single sensors missing."""
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -18,6 +19,8 @@ from perception.models.fusers.concat_conv import ConcatConvFuser
 from perception.models.heads.centerpoint import CenterPointHead
 from perception.models.heads.near_field import NearFieldHead
 from perception.models.necks.bev import BevNeck
+from perception.models.temporal.history import BevHistory
+from perception.models.views.deformable import DeformableView
 from perception.models.views.lift_splat import LiftSplat
 from perception.models.views.sampling import SamplingView
 from perception.structures import Batch, CameraImages, EchoBatch, PointBatch
@@ -143,6 +146,25 @@ def check_training(detector: Detector, batch: Batch) -> None:
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
 def test_every_subset_of_sensors_trains(subset: tuple[str, ...]) -> None:
     check_training(make_detector(), with_sensors(made_batch(), [subset, subset]))
+
+
+def test_reduced_precision_trains() -> None:
+    detector, batch = make_detector(), made_batch()
+    detector.branches["camera"].view = DeformableView(in_channels=12, out_channels=10, channels=8, num_heads=2)
+    detector.temporal = BevHistory(channels={"main": 16, "near": 8})
+    later = dataclasses.replace(batch, timestamps_us=batch.timestamps_us + 500_000)
+    exact = copy.deepcopy(detector).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = detector(later, state=detector(batch).state)
+        losses = detector.losses(output, later)
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+    with torch.no_grad():
+        wide = exact(later, state=exact(batch).state).heads["near_field"].logits
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = exact(later, state=exact(batch).state).heads["near_field"].logits
+    torch.testing.assert_close(narrow.float(), wide, rtol=0, atol=0.05)
 
 
 MIXED = [
