@@ -1,4 +1,4 @@
-"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader|simulation|model|fusers [--json OUT]`."""
+"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader|simulation|model|branches|fusers [--json OUT]`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ KINDS = {
     "loader": "pictures and points of a sample",
     "simulation": "keyframes a second of simulated sets",
     "model": "a detector's parts, a training step, and the loader that feeds it",
+    "branches": "each branch of the small configs, with its plan and in training",
     "fusers": "a forward pass and the parameters of every fuser",
     "evaluation": "from a result file to the detection metrics",
 }
