@@ -1,4 +1,4 @@
-"""Measures ours beside its peers: `python tools/benchmark.py ops|data|loader|simulation|model|branches|fusers [--json OUT]`."""
+"""Measures ours beside its peers: `python tools/benchmark.py KIND [--json OUT]`, of the kinds below."""
 
 from __future__ import annotations
 
