@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from perception.simulation.headlamps import beam_step
-from perception.simulation.lamps import BALL, LOW_BEAM, NARROW, Beams, Lamps, bright_lamps
+from perception.simulation.lamps import BALL, LOW_BEAM, NARROW, TAIL, Beams, Lamps, bright_lamps
 from perception.simulation.rays import Hits
 
 _CELL_M, _SIDE = 8.0, 28
@@ -143,6 +143,8 @@ def _candela(beams: Beams, n: int, dx: float, dy: float, dz: float, distance: fl
         rows, columns = beams.dipped.shape
         row, column = beam_step(dz / flat, rows), beam_step(left * beams.kerb / ahead, columns)
         return beams.candela[n] * beams.dipped[row, column]
+    if beams.kind[n] == TAIL:
+        return beams.candela[n] * max(-(dx * beams.axis[n, 0] + dy * beams.axis[n, 1]) / distance, 0.0)
     if beams.kind[n] == BALL:
         return beams.candela[n]
     down = -dz / distance

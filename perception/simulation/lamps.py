@@ -27,11 +27,11 @@ from perception.simulation.traffic_actors import Behaviour
 if TYPE_CHECKING:
     from perception.simulation.world import Actor, World
 
-POOL, BALL, LOW_BEAM = 0, 1, 2
-"""Kinds of lamps: one that shines down in a wide cone, one that shines all round, and a headlamp."""
+POOL, BALL, LOW_BEAM, TAIL = 0, 1, 2, 3
+"""Kinds of lamps: one that shines down in a wide cone, one that shines all round, a headlamp, and a tail lamp."""
 
 _LED, _SODIUM, _HEADLAMP, _TAIL_LAMP = (1.10, 0.98, 0.80), (1.55, 0.93, 0.33), (1.0, 1.0, 1.04), (3.0, 0.1, 0.06)
-_POOL_LUX, _BALL_CD, _TAIL_CD = 16.0, 320.0, 4.0
+_POOL_LUX, _BALL_CD, _TAIL_CD = 16.0, 320.0, 6.0
 _STREET_REACH_M, _BEAM_REACH_M, _TAIL_REACH_M = 26.0, 64.0, 5.0
 _THIN_M = 0.2  # a ball is higher than the glass of a lamp that shines down
 _NEAR_M = 110.0
@@ -49,8 +49,8 @@ class Beams(NamedTuple):
 
     Attributes:
         position: (L, 3) float32, metres.
-        axis: (L, 3) float32 unit vector, the way that a headlamp looks; unused of others.
-        kind: (L,) int8, `POOL`, `BALL` or `LOW_BEAM`.
+        axis: (L, 3) float32 unit vector, the way that a vehicle with lamps looks; unused of others.
+        kind: (L,) int8, `POOL`, `BALL`, `LOW_BEAM` or `TAIL`.
         candela: (L,) float32: of a headlamp the factor on its pattern, of a `POOL` straight down, of a `BALL` anywhere.
         colour: (L, 3) float32, of luminance 1.
         reach_m: (L,) float32, where it ends.
@@ -125,7 +125,7 @@ class Lamps:
                 _STREET_REACH_M,
             ),
             self._ridden(self.heads, poses, LOW_BEAM, _HEADLAMP, _BEAM_REACH_M),
-            self._ridden(self.tails, poses, BALL, _TAIL_LAMP, _TAIL_REACH_M),
+            self._ridden(self.tails, poses, TAIL, _TAIL_LAMP, _TAIL_REACH_M),
         ]
         own = np.concatenate([np.zeros(len(self.street_m), bool), self.heads.actor < 0, self.tails.actor < 0])
         position = np.concatenate([group[0] for group in groups]) - eye_m

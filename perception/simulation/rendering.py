@@ -37,6 +37,7 @@ _EDGE_STEP = 0.12
 _FAINT = 0.02
 """A lamp whose light is a smaller share of white throws no shadow."""
 
+_OPEN_AT_NIGHT = 0.75
 _THICK_PER_M = 0.004
 _LAMP_M = 0.5
 _COARSE_PX = 6
@@ -91,7 +92,7 @@ class Instant:
         Returns:
             The light (H, W, 3) float32.
         """
-        clear = open_sky(self.rays, hits, view.eye_m, view.directions, view.width_px, self.casters)
+        clear = self._open_sky(view, hits)
         lit = self.sunlit(hits, view.eye_m, view.directions, view.width_px)
         lamps = self.lamp_light(hits, view.eye_m, view.eye_m, view.directions, view.width_px)
         mirrors = self._mirrors(view, hits)
@@ -109,6 +110,12 @@ class Instant:
         if self.lamps is not None and self.lamps.dark and self.light.haze_per_m > _THICK_PER_M:
             picture += self._in_the_air(view, hits)
         return picture.reshape(-1, view.width_px, 3)
+
+    def _open_sky(self, view: View, hits: Hits) -> np.ndarray:
+        """(H * W,) float32: how much of the sky is open, see `shadows.open_sky`; at night nobody could tell."""
+        if self.light.dark:
+            return np.full(len(view.directions), _OPEN_AT_NIGHT, np.float32)
+        return open_sky(self.rays, hits, view.eye_m, view.directions, view.width_px, self.casters)
 
     def sunlit(self, hits: Hits, origin_m: np.ndarray, directions: np.ndarray, width_px: int = 0) -> np.ndarray:
         """(N,) bool: which hits the sun reaches, see `shadows.sunlit`; none at night."""
