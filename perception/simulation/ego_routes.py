@@ -22,18 +22,17 @@ _STREET_MPS, _JUNCTION_MPS = 6.0, 1.6
 _WANTED: Mapping[Drive, float] = {"street": 0.6, "junction": 2.5}
 _PART_STEPS = 5
 _BESIDE_M = 14.0
-
-
 _CANDIDATES = 48
 
 
-def draw_ego_for(town: Town, drive: Drive, times: np.ndarray, rng: np.random.Generator) -> Vehicle:
+def draw_ego_for(town: Town, drive: Drive, length_m: float, duration_s: float, rng: np.random.Generator) -> Vehicle:
     """The ego at the start of a drive along streets, or of one over junctions.
 
     Args:
         town: where it drives.
         drive: "street" or "junction".
-        times: (K,) times of the tracks.
+        length_m: how far it may come.
+        duration_s: length of the scene.
         rng: source of the choice.
 
     Returns:
@@ -42,8 +41,6 @@ def draw_ego_for(town: Town, drive: Drive, times: np.ndarray, rng: np.random.Gen
     Raises:
         ValueError: no lane lies far enough from the edges of the map.
     """
-    duration_s = float(times[-1]) - MARGIN_S
-    length_m = (WARM_UP_S + times[-1] - times[0]) * _TOP_SPEED_MPS
     inside = inner_lanes(town)
     starts = sorted(lane for lane in inside if town.lanes[lane].junction is None)
     if not starts:

@@ -107,7 +107,10 @@ def _driven(town: Town, seed: int, times: np.ndarray, drive: Drive) -> _Moved:
     best: tuple[float, _Moved] | None = None
     for attempt in range(manner.attempts):
         streams = [_stream(seed, drive, 0, attempt, purpose) for purpose in range(5)]
-        ego = draw_ego(town, length_m, streams[0]) if drive == "any" else draw_ego_for(town, drive, times, streams[0])
+        if drive == "any":
+            ego = draw_ego(town, length_m, streams[0])
+        else:
+            ego = draw_ego_for(town, drive, length_m, float(times[-1]) - MARGIN_S, streams[0])
         signals = _draw_signals(town, ego, manner, streams[1])
         works = draw_lane_works(town, ego.route, streams[4])
         closed = frozenset() if works is None else frozenset([works.lane])
