@@ -36,7 +36,7 @@ class GmuFuser(LevelwiseFuser):
     """
 
     def __init__(
-        self, *, in_channels: dict[str, dict[str, int]], out_channels: dict[str, int], kernel: int = 3
+        self, *, in_channels: dict[str, dict[str, int]], out_channels: dict[str, int], kernel: int = 1
     ) -> None:
         super().__init__(in_channels, out_channels, partial(_GmuLevel, kernel=kernel))
 

@@ -10,7 +10,7 @@ from perception.models.fusers.reconstruction import ReconstructingFuser
 
 
 def test_a_config_is_built_for_other_sensors() -> None:
-    inner = {"class_path": "perception.models.fusers.gmu.GmuFuser", "init_args": {"in_channels": {}, "kernel": 1}}
+    inner = {"class_path": "perception.models.fusers.gmu.GmuFuser", "init_args": {"in_channels": {}, "kernel": 3}}
     outer = {
         "class_path": "perception.models.fusers.reconstruction.ReconstructingFuser",
         "init_args": {"fuser": inner, "width": 4},
@@ -19,7 +19,7 @@ def test_a_config_is_built_for_other_sensors() -> None:
     assert isinstance(fuser, ReconstructingFuser)
     assert isinstance(fuser.fuser, GmuFuser)
     assert fuser.in_channels == {"main": {"a": 2}}
-    assert fuser.fuser.levels["main"].values["a"][0].kernel_size == (1, 1)
+    assert fuser.fuser.levels["main"].values["a"][0].kernel_size == (3, 3)
 
 
 def test_a_fuser_is_measured() -> None:
@@ -28,9 +28,9 @@ def test_a_fuser_is_measured() -> None:
     (row,) = run(options)
     assert torch.get_num_threads() == threads
     assert row["fuser"] == "gmu"
-    # Four 3 x 3 convolutions of 64 to 64 channels, and gates of 256 to 256, over 64 cells.
-    assert row["gmac"] * 1e9 == 64 * (4 * 9 * 64 * 64 + 256 * 256)
-    assert row["kparams"] * 1e3 == 4 * (9 * 64 * 64 + 64) + 256 * 256 + 256 + 4 * 64
+    # Four linear maps of 64 to 64 channels, and gates of 256 to 256, over 64 cells.
+    assert row["gmac"] * 1e9 == 64 * (4 * 64 * 64 + 256 * 256)
+    assert row["kparams"] * 1e3 == 4 * (64 * 64 + 64) + 256 * 256 + 256 + 4 * 64
     assert min(row["ms"], row["cpu_ms"], row["lidar_ms"]) > 0
     present = {name: part.present.tolist() for name, part in made_up_features(8, ("lidar",)).items()}
     assert present == {"camera": [False], "lidar": [True], "radar": [False], "ultrasonic": [False]}
