@@ -113,7 +113,7 @@ def test_the_mesh_shows_what_the_map_says(town: Town) -> None:
         heights, categories = cast_down(town, points_in(town.areas[layer], 2000), 0.4)
         height_m = KERB_HEIGHT_M if layer == "walkway" else 0.0
         as_mapped = (categories == POINT_CATEGORIES.index(category)) & (np.abs(heights - height_m) < 0.03)
-        assert as_mapped.mean() > (0.98 if layer == "walkway" else 0.999), layer  # ways to farms cross footpaths
+        assert as_mapped.mean() > (0.98 if layer == "walkway" else 0.999), layer  # it slopes down to crossings
 
 
 def test_nothing_hangs_over_the_lanes_or_stands_where_people_walk(town: Town) -> None:

@@ -17,7 +17,7 @@ from perception.simulation.town.surfaces import PLOT_Z_M, bay_lines, dashes, rin
 from perception.simulation.town.town import KERB_HEIGHT_M
 
 _ROAD = "flat.driveable_surface"
-_PATH_Z_M = KERB_HEIGHT_M + 0.022
+_PATH_Z_M = KERB_HEIGHT_M + 0.029
 _TIGHT_M = 110.0
 """Where bends are tighter the line in the middle is not broken."""
 
@@ -75,6 +75,8 @@ def country_ground(plan: Plan) -> Mesh:
     corners = np.array([[[low, low, 0], [high[0], low, 0], [*high, 0], [low, high[1], 0]]])
     meshes = [quads(corners, paint("asphalt", _ROAD))]
     meshes += [sheet(park.polygon, 0.002, paint("asphalt_lot", _ROAD)) for park in plan.car_parks]
+    lay_bys = plan.areas["carpark_area"][: len(plan.areas["carpark_area"]) - len(plan.car_parks)]
+    meshes += [sheet(area, 0.0015, paint("path", _ROAD)) for k, area in enumerate(lay_bys) if k % 3]  # most are gravel
     ramps = _ramps(plan)
     for block in plan.blocks:
         meshes.append(_verges(block.land, around=block is plan.blocks[-1]))

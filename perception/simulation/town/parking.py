@@ -92,12 +92,12 @@ def draw_lay_bys(rng: np.random.Generator, network: Network, approaches: Sequenc
     rows = []
     for index, road in enumerate(network.roads):
         first, last = sorted((a for a in approaches if a.road == index), key=lambda a: a.at_end)
-        start, side = first.setback_m + rng.uniform(22.0, 45.0), int(rng.choice([1, -1]))
-        count, end = int(rng.integers(2, 5)), curves.length(road.line) - last.setback_m - 22.0
+        start, side = first.setback_m + rng.uniform(13.0, 28.0), int(rng.choice([1, -1]))
+        count, end = int(rng.integers(4, 8)), curves.length(road.line) - last.setback_m - 13.0
         while start + count * _BAY_LENGTH_M < end:
             rows.append(_bays(road.line, start, count, side * road.half_width_m, (_LAY_BY_WIDTH_M, _LAY_BY_TAPER_M)))
-            start += count * _BAY_LENGTH_M + rng.uniform(60.0, 100.0)
-            count, side = int(rng.integers(2, 5)), -side
+            start += count * _BAY_LENGTH_M + rng.uniform(24.0, 46.0)
+            count, side = int(rng.integers(4, 8)), -side
     return rows
 
 
