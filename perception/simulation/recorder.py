@@ -130,7 +130,6 @@ def record_scene(
         The scene's rows.
 
     Raises:
-        ValueError: the scene has more instances than panoptic labels can tell apart, where these are wanted.
         OSError: a file cannot be written.
     """
     world, surroundings = scene_surroundings(order, settings)
