@@ -81,9 +81,15 @@ def draw_parking(town: Town, duration_s: float, rng: np.random.Generator) -> Par
     Raises:
         ValueError: the town has no lane to park beside.
     """
-    yards = find_yards(town)
-    if not yards:
-        raise ValueError("draw_parking: town must have a lane long enough to park beside, got none")
+    for yards in find_yards(town):
+        parking = _draw_in(yards, duration_s, rng)
+        if parking is not None:
+            return parking
+    raise ValueError("draw_parking: town must have a lane long enough to park beside, got none")
+
+
+def _draw_in(yards: list[Yard], duration_s: float, rng: np.random.Generator) -> Parking | None:
+    """A drive in one of some yards; None where none of those tried lets the ego in."""
     steps = round((duration_s + 2 * MARGIN_S) / TRACK_STEP_S) + 1
     best: tuple[int, Parking] | None = None
     for _ in range(_TRIES):
@@ -96,9 +102,7 @@ def draw_parking(town: Town, duration_s: float, rng: np.random.Generator) -> Par
             best = (missing, parking)
         if not missing:
             break
-    if best is None:
-        raise ValueError("draw_parking: town must have a place that can be driven into, got none")
-    return best[1]
+    return None if best is None else best[1]
 
 
 def _cut(way: _Way, timeline: Timeline, steps: int) -> tuple[Parking, int]:

@@ -5,6 +5,7 @@ Each is described in a frame of its own, whose x axis runs along the aisle or th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -75,25 +76,25 @@ class Yard:
         return np.concatenate((poses[..., :2] @ turn + (x, y), poses[..., 2:] + heading), axis=-1)
 
 
-def find_yards(town: Town) -> list[Yard]:
-    """The best kind of yards that a town has: aisles of car parks, or rows of bays, or edges of roads.
+def find_yards(town: Town) -> Iterator[list[Yard]]:
+    """The yards of a town by kind: aisles of car parks, then rows of bays, then edges of roads.
 
     Args:
         town: any town.
 
-    Returns:
-        At least one yard, away from the edges of the map where there is any such.
+    Yields:
+        All yards of a kind that lie away from the edges of the map; kinds that the town does not have are left out.
     """
     rows = [(slots, area, _is_across(town, slots)) for slots, area in _rows(town)]
-    aisles = [yard for slots, area, across in rows if across for yard in _aisles(town, slots, area)]
-    inside = [yard for yard in aisles if _is_inside(town, yard)]
-    if not inside:
-        bays = [yard for slots, _, across in rows if not across for yard in _kerbside(town, slots)]
-        inside = [yard for yard in bays if _is_inside(town, yard)]
-    if inside:
-        return inside
-    edges = [yard for lane in town.lanes if lane.junction is None for yard in _edge(town, lane)]
-    return [yard for yard in edges if _is_inside(town, yard)] or edges
+    kinds = (
+        (yard for slots, area, across in rows if across for yard in _aisles(town, slots, area)),
+        (yard for slots, _, across in rows if not across for yard in _kerbside(town, slots)),
+        (yard for lane in town.lanes if lane.junction is None for yard in _edge(town, lane)),
+    )
+    for yards in kinds:
+        inside = [yard for yard in yards if _is_inside(town, yard)]
+        if inside:
+            yield inside
 
 
 def _is_inside(town: Town, yard: Yard) -> bool:

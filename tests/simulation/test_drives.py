@@ -129,7 +129,7 @@ def test_speeds_steering_and_their_changes_keep_to_limits() -> None:
 def test_aisles_are_found_in_all_car_parks() -> None:
     for seed in range(3):
         parks = draw_plan(2 * seed).car_parks
-        yards = find_yards(bare_town(seed))
+        yards = next(find_yards(bare_town(seed)))
         assert len(yards) == sum(2 if park.size_m[1] > 20 else 1 for park in parks)
         for yard in yards:
             assert yard.across
