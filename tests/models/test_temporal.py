@@ -74,7 +74,7 @@ def test_maps_are_moved_by_the_true_motion_whatever_the_augmentation(then: Tenso
 def test_a_standing_thing_stays_at_its_place_in_the_world() -> None:
     # 4 m ahead and 2 m left; the vehicle drives 1.6 m and turns to the left: then it is 2.4 m ahead of where it stood.
     bright = torch.zeros(1, 1, 16, 16)
-    bright[0, 0, 10, 13] = 1.0  # centre (4.4, 2.0)
+    bright[0, 0, 10, 13] = 1.0  # its centre lies at x 4.4, y 2.0
     now2then = yaw_matrix(torch.tensor([math.pi / 2], dtype=torch.float64))
     now2then[0, :2, 3] = torch.tensor([1.6, 0.0])
     warped, _ = warp_maps(bright, now2then, SMALL)

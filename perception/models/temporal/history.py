@@ -94,42 +94,34 @@ class BevHistory(Temporal):
             TypeError: the state is another part's.
             ValueError: the state is of another number of drives or other levels.
         """
-        memory = _checked(state, len(batch), self.in_channels)
+        memory = _continued(_checked(state, fused, len(batch), self.in_channels), batch, self.max_age_s)
         aug2global = batch.ego2global @ torch.linalg.inv(batch.ego2aug)  # (B, 4, 4)
+        sample, moment = memory.kept.nonzero().unbind(1)  # (R,) each
+        now2then = torch.linalg.inv(memory.aug2global[sample, moment]) @ aug2global[sample]  # (R, 4, 4)
+        ages_s = _ages_s(memory, batch)[sample, moment].float()
         bev = dict(fused.bev)
-        if memory is not None:
-            ages_s = (batch.timestamps_us[:, None] - memory.timestamps_us).double() * 1e-6  # (B, T)
-            same = torch.tensor([a == b for a, b in zip(batch.scenes, memory.scenes, strict=True)], device=batch.device)
-            kept = memory.kept & same[:, None] & (ages_s > 0) & (ages_s <= self.max_age_s)
-            memory = replace(memory, kept=kept)
-            sample, moment = kept.nonzero().unbind(1)  # (R,) each
-            now2then = torch.linalg.inv(memory.aug2global[sample, moment]) @ aug2global[sample]  # (R, 4, 4)
-            for level, history in self.levels.items():
-                past = _Past(
-                    features=memory.features[level][sample, moment],
-                    validity=memory.validity[level][sample, moment],
-                    now2then=now2then,
-                    ages_s=ages_s[sample, moment].float(),
-                    kept=kept,
-                )
-                bev[level] = history(bev[level], past)
+        for level, history in self.levels.items():
+            past = _Past(
+                features=memory.features[level][sample, moment],
+                validity=memory.validity[level][sample, moment],
+                now2then=now2then,
+                ages_s=ages_s,
+                kept=memory.kept,
+            )
+            bev[level] = history(bev[level], past)
         return replace(fused, bev=bev), self._remember(fused, batch, aug2global, memory)
 
-    def _remember(self, fused: FusedFeatures, batch: Batch, aug2global: Tensor, memory: BevMemory | None) -> BevMemory:
-        def prepend(newest: Tensor, older: Tensor | None) -> Tensor:
-            newest = newest.detach()[:, None]  # (B, ...) -> (B, 1, ...)
-            return torch.cat((newest,) if older is None else (newest, older[:, : self.num_moments - 1]), dim=1)
-
+    def _remember(self, fused: FusedFeatures, batch: Batch, aug2global: Tensor, memory: BevMemory) -> BevMemory:
+        newest = {name: fused.bev[name] for name in self.levels}
+        older = self.num_moments - 1
         everything = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
-        old_features = {} if memory is None else memory.features
-        old_validity = {} if memory is None else memory.validity
         return BevMemory(
             scenes=batch.scenes,
-            timestamps_us=prepend(batch.timestamps_us, None if memory is None else memory.timestamps_us),
-            aug2global=prepend(aug2global, None if memory is None else memory.aug2global),
-            kept=prepend(everything, None if memory is None else memory.kept),
-            features={name: prepend(fused.bev[name].features, old_features.get(name)) for name in self.levels},
-            validity={name: prepend(fused.bev[name].validity, old_validity.get(name)) for name in self.levels},
+            timestamps_us=_prepend(batch.timestamps_us, memory.timestamps_us[:, :older]),
+            aug2global=_prepend(aug2global, memory.aug2global[:, :older]),
+            kept=_prepend(everything, memory.kept[:, :older]),
+            features={name: _prepend(bev.features, memory.features[name][:, :older]) for name, bev in newest.items()},
+            validity={name: _prepend(bev.validity, memory.validity[name][:, :older]) for name, bev in newest.items()},
         )
 
 
@@ -181,9 +173,36 @@ def _spread(rows: Tensor, kept: Tensor, fill: float) -> Tensor:
     return rows.new_full((*kept.shape, *rows.shape[1:]), fill).index_put((kept,), rows)
 
 
-def _checked(state: PartState | None, batch_size: int, levels: Mapping[str, int]) -> BevMemory | None:
+def _prepend(newest: Tensor, older: Tensor) -> Tensor:
+    """(B, ...) and (B, T, ...) -> (B, 1 + T, ...), without gradient."""
+    return torch.cat((newest.detach()[:, None], older), dim=1)
+
+
+def _ages_s(memory: BevMemory, batch: Batch) -> Tensor:
+    """(B, T) float64 how long ago each moment was."""
+    return (batch.timestamps_us[:, None] - memory.timestamps_us).double() * 1e-6
+
+
+def _continued(memory: BevMemory, batch: Batch, max_age_s: float) -> BevMemory:
+    """The memory without the moments that the drives of a batch do not continue."""
+    same = torch.tensor([a == b for a, b in zip(batch.scenes, memory.scenes, strict=True)], device=batch.device)
+    ages_s = _ages_s(memory, batch)
+    return replace(memory, kept=memory.kept & same[:, None] & (ages_s > 0) & (ages_s <= max_age_s))
+
+
+def _checked(state: PartState | None, fused: FusedFeatures, batch_size: int, levels: Mapping[str, int]) -> BevMemory:
+    """The state as a memory; one of no moments where there is none."""
     if state is None:
-        return None
+        maps = {name: fused.bev[name] for name in levels}
+        kept = next(iter(maps.values())).validity.new_zeros(batch_size, 0)
+        return BevMemory(
+            scenes=("",) * batch_size,
+            timestamps_us=kept.long(),
+            aug2global=torch.zeros(batch_size, 0, 4, 4, dtype=torch.float64, device=kept.device),
+            kept=kept,
+            features={name: bev.features.detach()[:, None][:, :0] for name, bev in maps.items()},
+            validity={name: bev.validity[:, None][:, :0] for name, bev in maps.items()},
+        )
     if not isinstance(state, BevMemory):
         raise TypeError(f"BevHistory: state must be a BevMemory, got {type(state).__name__}")
     if len(state.scenes) != batch_size or set(state.features) != set(levels):
