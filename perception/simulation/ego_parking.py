@@ -58,7 +58,8 @@ class Parking:
         yard: where.
         poses: (K, 4) x, y, z and yaw of its rear axle in the town, at `track_times`.
         free: indices of the places of `yard` that nobody else takes.
-        parked: (N, 3) x, y and yaw in the town of each place that it stands in during the scene, in turn.
+        parked: (N, 3) x, y and yaw in the town of its axle in each place that it stands in during the scene, or is on
+            its way to at the end, in turn.
     """
 
     yard: Yard
@@ -122,10 +123,10 @@ def _cut(way: _Way, timeline: Timeline, steps: int) -> tuple[Parking, int]:
     shown = timeline.poses[first : first + steps]
     shown = np.concatenate((shown, np.tile(shown[-1], (missing, 1))))  # (K, 3)
     poses = way.yard.in_town(shown)
-    seen = (departures > first) & (arrivals < first + steps)
     begun = np.append(0, departures[:-1]) < first + steps  # the way to a place begins where the one before is left
-    near = [freed for freed, is_near in zip(way.freed, (departures > first) & begun, strict=True) if is_near]
-    stood = timeline.poses[np.minimum(arrivals[seen] + 1, total - 1)]
+    used = (departures > first) & begun
+    near = [freed for freed, is_used in zip(way.freed, used, strict=True) if is_used]
+    stood = timeline.poses[np.minimum(arrivals[used] + 1, total - 1)]
     parking = Parking(
         yard=way.yard,
         poses=np.column_stack((poses[:, :2], np.zeros(steps), np.unwrap(poses[:, 2]))),

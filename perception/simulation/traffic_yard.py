@@ -22,7 +22,7 @@ _THINGS = ("bin", "cone", "bin", "cone", "debris", "barrier")
 _GAP_M = 0.4
 """From things and people who stand to the ego's way, at least."""
 
-_WALKERS = ("adult_walking", "adult_walking", "adult_walking", "child_walking", "stroller")
+_WALKERS = ("adult_walking", "adult_walking", "adult_walking", "child_walking", "worker_walking")
 _REACH_M = 9.0
 _TO_AXLE = 0.29
 """From a car's middle back to its rear axle, as a share of its length."""
