@@ -39,7 +39,8 @@ class NearFieldHead(Head):
         ValueError: `coarse_stride` is no power of two above 1, or `coarse_layers` below 0.
 
     Source:
-        The two-stage decoder of near-field occupancy from fisheye cameras and ultrasonic sensors (2024).
+        The idea of a two-stage occupancy decoder from Das et al. 2024, "Fisheye Camera and Ultrasonic Sensor Fusion
+        For Near-Field Obstacle Perception in Bird's-Eye-View"; the layers are this project's own.
     """
 
     predicts = "near_field"

@@ -28,8 +28,8 @@ class NearFieldLoss:
         ValueError: a weight is negative, `balance` is not in [0, 1] or `boundary_cells` below 1.
 
     Source:
-        Two stages with a loss each, and a term for boundaries: near-field occupancy from fisheye cameras and
-        ultrasonic sensors (2024); weights by frequency: Eigen and Fergus 2015, section 4.3, tempered.
+        Weights by frequency as in class-balanced cross-entropy (Eigen and Fergus 2015), tempered by a power; the other
+        terms are this project's own.
     """
 
     occupancy: float = 1.0
