@@ -5,6 +5,7 @@ from perception.structures.features import BevMap, CameraViews, FusedFeatures, S
 from perception.structures.predictions import Detections, NearFieldPrediction, Predictions
 from perception.structures.sample import Boxes3D, CameraImages, PointCloud, Sample
 from perception.structures.sensors import RADAR4D_FIELDS, RADAR_FIELDS, EchoBatch, NearField, UltrasonicEchoes
+from perception.structures.state import DetectorState, PartState
 
 __all__ = [
     "RADAR4D_FIELDS",
@@ -15,10 +16,12 @@ __all__ = [
     "CameraImages",
     "CameraViews",
     "Detections",
+    "DetectorState",
     "EchoBatch",
     "FusedFeatures",
     "NearField",
     "NearFieldPrediction",
+    "PartState",
     "PointBatch",
     "PointCloud",
     "Predictions",

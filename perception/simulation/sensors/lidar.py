@@ -24,6 +24,7 @@ from perception.simulation.sensors.lidar_weather import (
     prevailing,
     transmission,
 )
+from perception.simulation.wetness import FLAT
 
 NUM_RINGS = 32
 NUM_COLUMNS = 1085
@@ -34,6 +35,7 @@ _FIRST_AZIMUTH_DEG, _COLUMN_STEP_DEG = -90.2, 0.3326  # clockwise from straight 
 _MIN_RANGE_M, _MAX_RANGE_M = 0.5, 104.0
 _RANGE_NOISE_M = 0.015
 _RANGE_POWER = 0.4  # of the light that comes back: how far a pulse reaches
+_DRY_GLOSS = 0.06  # no rough ground is glossier while it is dry
 _WHITE = 29  # intensity of a white surface
 _OWN_POWER = 1e6  # of the own car's echoes, which nothing outdoes
 _KNOTS = 6
@@ -217,7 +219,8 @@ def return_chance(hits: Hits, weakness: np.ndarray, materials: np.ndarray) -> np
         (P,) 0..1; 0 where nothing was hit.
     """
     reflectivity = materials["lidar_reflectivity"]  # (materials,)
-    glass = np.where(reflectivity < 0.1, 1 - 0.9 * materials["gloss"], 1.0)  # lets most of the light through
+    gloss = np.where(FLAT, np.minimum(materials["gloss"], _DRY_GLOSS), materials["gloss"])  # a film of water is no pane
+    glass = np.where(reflectivity < 0.1, 1 - 0.9 * gloss, 1.0)  # lets most of the light through
     return 0.985 * glass[hits.material] / (1 + weakness)
 
 
