@@ -18,6 +18,7 @@ NEAR_JUNCTION_M = 30.0
 _TURNED_RAD = 1.1
 _TOP_SPEED_MPS = 14.0
 _LEAST_DRIVE_M = 12.0
+_COUNTRY_MPS = 6.5
 _STREET_MPS, _JUNCTION_MPS = 6.0, 1.6
 _WANTED: Mapping[Drive, float] = {"street": 0.6, "junction": 2.5}
 _PART_STEPS = 5
@@ -120,7 +121,9 @@ def best_part(town: Town, ego: Vehicle, times: np.ndarray, drive: Drive) -> tupl
     count = round(float(times[-1] - times[0]) / STEP_S) + 1
     lasted_s = float(times[-1] - times[0])
     if drive == "any":
-        return min(_LEAST_DRIVE_M, 0.1 * _TOP_SPEED_MPS * lasted_s), float(stations[count - 1] - stations[0]), 0
+        least_m = min(_LEAST_DRIVE_M, 0.1 * _TOP_SPEED_MPS * lasted_s)
+        least_m = least_m if town.landscape == "town" else _COUNTRY_MPS * lasted_s
+        return least_m, float(stations[count - 1] - stations[0]), 0
     poses = ego_poses(ego.route.path, stations)
     centers = np.array([junction.center for junction in town.junctions]).reshape(-1, 2)
     away = np.linalg.norm(poses[:, None, :2] - centers, axis=-1).min(axis=1, initial=99.0)  # (T,)

@@ -103,7 +103,7 @@ def _driven(town: Town, seed: int, times: np.ndarray, drive: Drive) -> _Moved:
     manner = MANNERS[drive]
     last_s = times[-1] + manner.spare_s
     steps = round(float(times[-1] - times[0]) / STEP_S) + 1
-    length_m = (WARM_UP_S + last_s - times[0]) * _TOP_SPEED_MPS
+    length_m = (WARM_UP_S + last_s - times[0]) * _top_speed_mps(town)
     best: tuple[float, _Moved] | None = None
     for attempt in range(manner.attempts):
         streams = [_stream(seed, drive, 0, attempt, purpose) for purpose in range(5)]
@@ -138,7 +138,7 @@ def _parked(town: Town, seed: int, times: np.ndarray) -> _Moved:
     streams = [_stream(seed, "parking", 0, purpose) for purpose in range(5)]
     parking = draw_parking(town, times[-1] - MARGIN_S, streams[0])
     signals = Signals(town, streams[1].uniform(0, 2 * HALF_CYCLE_S, len(town.junctions)))
-    length_m = (WARM_UP_S + times[-1] - times[0]) * _TOP_SPEED_MPS
+    length_m = (WARM_UP_S + times[-1] - times[0]) * _top_speed_mps(town)
     seen = parking.poses[::40, :2]
     trains = draw_vehicles(town, seen, None, length_m, parking.yard.lanes, streams[2])
     crossers = draw_crossers(town, seen, len(trains) + 1, streams[3])
@@ -184,3 +184,8 @@ def _without_collisions(ego: np.ndarray, tracks: list[ActorTrack]) -> list[Actor
     priorities = np.array([1000] + [track.priority for track in tracks])
     keep = survivors(colliding_pairs(poses, sizes, SAFETY_M), priorities)
     return [track for track, kept in zip(tracks, keep[1:], strict=True) if kept]
+
+
+def _top_speed_mps(town: Town) -> float:
+    """How fast anybody may come to drive."""
+    return max(_TOP_SPEED_MPS, *(lane.speed_limit_mps for lane in town.lanes))

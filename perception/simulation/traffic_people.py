@@ -137,12 +137,12 @@ def draw_strollers(town: Town, seen: np.ndarray, times: np.ndarray, rng: np.rand
             # Half a round more than one, so that nobody comes to its end.
             path = smooth_path(np.concatenate((turned, turned[: len(ring) // 2])), -KEEP_TO_SIDE_M)
             around_m = float(path.stations_m[len(ring)])
-            tracks += _strollers_along(path, around_m, seen, times, rng)
+            tracks += _strollers_along(path, around_m, seen, times, _PER_PERSON_M / town.bustle, rng)
     return tracks
 
 
 def _strollers_along(
-    path: Path, around_m: float, seen: np.ndarray, times: np.ndarray, rng: np.random.Generator
+    path: Path, around_m: float, seen: np.ndarray, times: np.ndarray, apart_m: float, rng: np.random.Generator
 ) -> list[ActorTrack]:
     """People on one side of a ring of a given length, none of whom catches up with another."""
     near = np.linalg.norm(path.points[::8, None] - seen, axis=-1).min(axis=1) < _NEAR_M  # (K / 8,)
@@ -151,7 +151,7 @@ def _strollers_along(
     duration = times[-1] - times[0]
     taken: list[tuple[float, float]] = []
     tracks = []
-    for _ in range(int(rng.poisson(len(places) * 8 * SPACING_M / _PER_PERSON_M))):
+    for _ in range(int(rng.poisson(len(places) * 8 * SPACING_M / apart_m))):
         start = float(rng.choice(places) + rng.uniform(0, 4))
         draw = rng.random()
         pace = 0.0 if draw < 0.22 else float(np.clip(rng.normal(1.35, 0.15), 0.9, 1.8))

@@ -27,6 +27,7 @@ _WANTED_NEAR = (
     "bus", "road_train", "truck", "motorcyclist", "cyclist", "motorcyclist", "bus", "cyclist", "cyclist",
     "motorcyclist", "cyclist",
 )  # fmt: skip
+_WANTED_ON_COUNTRY_ROADS = ("truck", "motorcyclist", "road_train", "cyclist")
 _HEAVY: Mapping[str, float] = {"straight": 1.0, "left": 0.15, "right": 0.05}
 _LIGHT: Mapping[str, float] = {"straight": 1.0, "left": 0.4, "right": 0.5}
 _CYCLE: Mapping[str, float] = {"straight": 1.0, "left": 0.02, "right": 0.02}
@@ -127,15 +128,15 @@ def draw_vehicles(
     lanes = [lane for lane in town.lanes if lane.junction is None]
     distance = np.array([np.linalg.norm(lane.centerline[:, None] - seen, axis=-1).min() for lane in lanes])
     near = [lane for lane, away in zip(lanes, distance, strict=True) if away < _NEAR_M]
-    for kind in _WANTED_NEAR:
+    for kind in _WANTED_NEAR if town.bustle == 1.0 else _WANTED_ON_COUNTRY_ROADS:
         any(placing.put(kind, near[int(rng.integers(len(near)))], float(rng.random())) for _ in range(8))
     for lane, away in zip(lanes, distance, strict=True):
         if away > _FAR_M:
             continue
-        spacing = 12.0 if away < _NEAR_M else 36.0
+        spacing = (12.0 if away < _NEAR_M else 36.0) / town.bustle
         for _ in range(int(rng.poisson(_lane_length(lane) / spacing))):
             placing.put(str(rng.choice(list(_SHARES), p=list(_SHARES.values()))), lane, float(rng.random()))
-        if rng.random() < 0.35:
+        if rng.random() < 0.35 * town.bustle:
             placing.put("cyclist", lane, float(rng.random()))
     return placing.trains
 

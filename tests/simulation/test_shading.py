@@ -158,7 +158,7 @@ def test_light_is_drawn_from_its_seed() -> None:
     assert day.to_sun[2] > 0.4 > 0.2 > dusk.to_sun[2] > 0
     assert dusk.sun.max() < 0.3 * day.sun.max()
     assert {draw_light(seed).lamps for seed in range(30)} == {day.lamps, dusk.lamps}
-    with pytest.raises(ValueError, match="draw_light: time_of_day must be 'day', 'dusk', .* or None, got 'noon'"):
+    with pytest.raises(ValueError, match=r"draw_light: time_of_day must be 'day', 'dusk', .* or None, got 'noon'"):
         draw_light(0, "noon")  # type: ignore[arg-type]
 
 
