@@ -1,8 +1,8 @@
 """Sets simulated beside recorded statistics in docs/simulation.md and draws its pictures.
 
-`python docs/simulation_statistics.py --simulated DIR [--recorded DIR]`; both hold `v1.0-mini`. Without recorded frames,
-which `PERCEPTION_REAL_DATA` names by default, only the pictures are drawn. Original radar scans, unfiltered, are files
-beside the recorded set, in `radar/`.
+`python docs/simulation_statistics.py --simulated DIR [--recorded DIR] [--scenarios DIR]`; all hold `v1.0-mini`, the
+last one made with the preset `mix`. Without recorded frames, which `PERCEPTION_REAL_DATA` names by default, only the
+pictures are drawn. Original radar scans, unfiltered, are files beside the recorded set, in `radar/`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulated", type=Path, required=True)
     parser.add_argument("--recorded", type=Path, default=Path(recorded) / "nuscenes" if recorded else None)
+    parser.add_argument("--scenarios", type=Path)
     options = parser.parse_args()
+    if options.scenarios is not None:
+        draw_scenarios(options.scenarios, read_tables(options.scenarios / "v1.0-mini"))
     tables = read_tables(options.simulated / "v1.0-mini")
     draw_contact_sheet(options.simulated, tables)
     draw_sweeps(options.simulated, tables)
@@ -161,7 +164,9 @@ def radar_statistics(scans: list[np.ndarray]) -> dict[str, dict[str, float]]:
         "vx_rms, code": passed["vx_rms"],
     }
     quantiles = {
-        f"{name}, {q} % are below": float(np.percentile(them, q)) for name, them in values.items() for q in (5, 50, 95)
+        f"{name}, {q} % are below": float(np.percentile(them, q))
+        for name, them in values.items()
+        for q in ((50, 95) if name.startswith("speed") else (5, 50, 95))
     }
     return {"radar, per scan": counts, "radar, returns kept by the default filters": quantiles}
 
@@ -237,6 +242,9 @@ def report(recorded: dict[str, dict[str, float]], simulated: dict[str, dict[str,
             if name not in simulated[group]:
                 continue
             ours = simulated[group][name]
+            if "dBsm" in name:  # decibels are ratios already
+                lines.append(f"| {name} | {theirs:.3g} | {ours:.3g} | {ours - theirs:+.1f} dB |")
+                continue
             ratio = ours / theirs if theirs else float("nan")
             is_far = not 0.5 <= ratio <= 2
             far, total = far + is_far, total + 1
@@ -259,6 +267,27 @@ def draw_contact_sheet(root: Path, tables: Tables) -> None:
         files = [str(root / column[k].filename) for column in columns]
         rows.append(np.hstack([cv2.resize(cv2.imread(it), (240, 135), interpolation=cv2.INTER_AREA) for it in files]))
     cv2.imwrite(str(DOCS / "images" / "simulation_cameras.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
+def draw_scenarios(root: Path, tables: Tables) -> None:
+    """Draws the middle keyframe of every scene, six cameras each, with what sets the scene apart.
+
+    Args:
+        root: the dataroot.
+        tables: of the set.
+    """
+    scene_of = {row.token: row.scene_token for row in tables.sample}
+    columns = [keyframes(tables, channel) for channel in CAMERAS]
+    rows = []
+    for scene in tables.scene:
+        taken = [[row for row in column if scene_of[row.sample_token] == scene.token] for column in columns]
+        files = [str(root / column[len(column) // 2].filename) for column in taken]
+        row = np.hstack([cv2.resize(cv2.imread(it), (240, 135), interpolation=cv2.INTER_AREA) for it in files])
+        words = ", ".join(scene.description.split(", ")[2:]) or "day"
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+            cv2.putText(row, words, (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
+        rows.append(row)
+    cv2.imwrite(str(DOCS / "images" / "simulation_scenarios.jpg"), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 80])
 
 
 def draw_sweeps(root: Path, tables: Tables) -> None:
