@@ -1,7 +1,8 @@
 """Evaluates a model on a split: `python tools/test.py CONFIG CHECKPOINT --split S --out-dir O`.
 
 Writes `results.json` (a nuScenes submission), and where the set has annotations `metrics_summary.json` (the devkit's
-metrics) and `hits.json` (which boxes were found at a score of 0.3).
+metrics) and `hits.json` (which boxes were found at a score of 0.3). Of a model with a near-field head it writes the
+folder `near_field`, and where the set has that truth `near_field.json`.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING
 from perception.drives.options import add_run_arguments, run_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from perception.drives.setup import Run
-    from perception.structures import Predictions
+    from perception.structures import Predictions, Sample
+
+NEAR_FIELD = "near_field"
+"""Folder of near-field predictions."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,15 +62,17 @@ def _run(parsed: argparse.Namespace) -> None:
     positions = run.loader.index.samples_of(split).tolist()
     results = options.out_dir / "results.json"
     found = _predict(run, positions, parsed.batch_size)
-    num_boxes = write_predictions(results, found, run.class_names, run.meta)
+    num_boxes = write_predictions(results, _kept(found, run, options.out_dir / NEAR_FIELD), run.class_names, run.meta)
     print(f"{results}: {num_boxes} boxes in {len(positions)} samples")
     for kind, count in run.loader.skipped.items():
         print(f"skipped {count} times: {kind}")
     if run.loader.index.has_annotations:
         _score(run, split, options.out_dir)
+        if (options.out_dir / NEAR_FIELD).is_dir():
+            _score_near_field(run, split, options.out_dir)
 
 
-def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tuple[Predictions, Tensor]]:
+def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tuple[Predictions, Sample]]:
     from tqdm import tqdm
 
     from perception.drives.runner import is_blind
@@ -81,9 +87,23 @@ def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tu
         num_blind += len(samples) - len(seen)
         for sample in samples:
             nothing = Predictions(token=sample.token, detections=no_detections())
-            yield found.get(sample.token, nothing), sample.ego2global
+            yield found.get(sample.token, nothing), sample
     if num_blind:
         print(f"{num_blind} samples have none of the sensors: they count as samples in which nothing was found")
+
+
+def _kept(found: Iterable[tuple[Predictions, Sample]], run: Run, folder: Path) -> Iterator[tuple[Predictions, Tensor]]:
+    """Predictions with poses; on the way the near fields of a model that has them are written."""
+    from dataclasses import replace
+
+    from perception.evaluation.near_field_report import no_near_field, write_near_field_predictions
+
+    has_near_field = any(head.predicts == "near_field" for head in run.predictor.detector.heads.values())
+    for predictions, sample in found:
+        if has_near_field:
+            near = predictions if predictions.near_field else replace(predictions, near_field=no_near_field())
+            write_near_field_predictions(folder, [(near, sample.scene)])
+        yield predictions, sample.ego2global
 
 
 def _score(run: Run, split: str, out_dir: Path) -> None:
@@ -102,6 +122,22 @@ def _score(run: Run, split: str, out_dir: Path) -> None:
     print(f"NDS {summary['nd_score']:.4f}, mAP {summary['mean_ap']:.4f}")
     for name, value in summary["mean_dist_aps"].items():
         print(f"  AP {name:<22}{value:.4f}")
+
+
+def _score_near_field(run: Run, split: str, out_dir: Path) -> None:
+    from dataclasses import asdict
+
+    from perception.evaluation.near_field_report import TRUTH_FOLDER, evaluate_near_field, near_field_bootstrap
+    from perception.formats.files import atomic_writer
+
+    if not (run.dataroot / TRUTH_FOLDER).is_dir():
+        print(f"{run.dataroot / TRUTH_FOLDER} is missing: obstacles near the vehicle are not scored")
+        return
+    intervals = near_field_bootstrap(evaluate_near_field(out_dir / NEAR_FIELD, run.dataroot, run.loader.index, split))
+    with atomic_writer(out_dir / "near_field.json") as file:
+        file.write(json.dumps({name: asdict(it) for name, it in intervals.items()}, indent=2).encode())
+    for name, it in intervals.items():
+        print(f"  near field {name:<20}{it.value:.4f} [{it.low:.4f}, {it.high:.4f}]")
 
 
 if __name__ == "__main__":

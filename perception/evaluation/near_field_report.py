@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from perception.data.index import Index
 from perception.evaluation.bootstrap import Interval
@@ -18,7 +19,7 @@ from perception.formats.near_field_predictions import (
     near_field_prediction_bytes,
     read_near_field_prediction,
 )
-from perception.structures import Predictions
+from perception.structures import NearFieldPrediction, Predictions
 
 TRUTH_FOLDER = "near_field"
 """Where the truth lies in a dataroot."""
@@ -74,6 +75,16 @@ def write_near_field_predictions(folder: str | Path, predictions: Iterable[tuple
             file.write(content)
         written += 1
     return written
+
+
+def no_near_field() -> NearFieldPrediction:
+    """Gives what is predicted of a sample in which no sensor saw anything.
+
+    Returns:
+        The truth's cells, none of them predicted.
+    """
+    occupied = torch.full(NEAR_FIELD_GRID.shape[1:], torch.nan)  # (Y, X)
+    return NearFieldPrediction(occupied=occupied, grid=NEAR_FIELD_GRID)
 
 
 def evaluate_near_field(
