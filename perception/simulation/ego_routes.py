@@ -16,9 +16,7 @@ NEAR_JUNCTION_M = 30.0
 """From its middle: the stop lines, the crossings and the first cars of the queues."""
 
 _TURNED_RAD = 1.1
-_TOP_SPEED_MPS = 14.0
-_LEAST_DRIVE_M = 12.0
-_COUNTRY_MPS = 6.5
+_LEAST_DRIVE_M, _CRAWL_MPS, _COUNTRY_MPS = 12.0, 1.4, 6.5
 _STREET_MPS, _JUNCTION_MPS = 6.0, 1.6
 _WANTED: Mapping[Drive, float] = {"street": 0.6, "junction": 2.5}
 _PART_STEPS = 5
@@ -118,11 +116,11 @@ def best_part(town: Town, ego: Vehicle, times: np.ndarray, drive: Drive) -> tupl
         after the first record the best part begins.
     """
     stations = np.array([record[0] for record in ego.history])  # (T,)
-    count = round(float(times[-1] - times[0]) / STEP_S) + 1
     lasted_s = float(times[-1] - times[0])
+    count = round(lasted_s / STEP_S) + 1
     if drive == "any":
-        least_m = min(_LEAST_DRIVE_M, 0.1 * _TOP_SPEED_MPS * lasted_s)
-        least_m = least_m if town.landscape == "town" else _COUNTRY_MPS * lasted_s
+        in_town = town.landscape == "town"
+        least_m = min(_LEAST_DRIVE_M, _CRAWL_MPS * lasted_s) if in_town else _COUNTRY_MPS * lasted_s
         return least_m, float(stations[count - 1] - stations[0]), 0
     poses = ego_poses(ego.route.path, stations)
     centers = np.array([junction.center for junction in town.junctions]).reshape(-1, 2)

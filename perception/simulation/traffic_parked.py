@@ -93,7 +93,7 @@ def draw_lane_works(town: Town, route: Route, rng: np.random.Generator) -> LaneW
     options = []
     for lane in town.lanes:
         outer = (lane.left is None) != (lane.right is None)
-        kerb_side = lane.right if town.location.startswith("boston") else lane.left
+        kerb_side = lane.right if town.drives_on_the_right else lane.left
         if lane.junction is not None or not outer or kerb_side is not None or lane.id in route.lanes:
             continue
         path = smooth_path(lane.centerline)
@@ -228,7 +228,7 @@ def _in_bays(
 
 def _at_lane_works(town: Town, works: LaneWorks, rng: np.random.Generator) -> list[ActorTrack]:
     """The tracks of road works on a lane."""
-    side = 1.0 if town.location.startswith("boston") else -1.0
+    side = 1.0 if town.drives_on_the_right else -1.0
     path = smooth_path(town.lanes[works.lane].centerline)
     return _arranged(_lane_works(rng), path, works.station_m, side, rng)
 

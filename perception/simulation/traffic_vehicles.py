@@ -52,7 +52,7 @@ class _Placing:
         self._length_m = length_m
         self._closed = closed
         self._taken: dict[tuple[int, bool], list[tuple[float, float]]] = {}
-        self._near_side = "right" if town.location.startswith("boston") else "left"
+        self._near_side = "right" if town.drives_on_the_right else "left"
 
     def occupy(self, vehicle: Vehicle, free_ahead: float) -> None:
         """Keeps others away from a vehicle placed before, and as often as given from the lane ahead of it too."""
@@ -128,7 +128,7 @@ def draw_vehicles(
     lanes = [lane for lane in town.lanes if lane.junction is None]
     distance = np.array([np.linalg.norm(lane.centerline[:, None] - seen, axis=-1).min() for lane in lanes])
     near = [lane for lane, away in zip(lanes, distance, strict=True) if away < _NEAR_M]
-    for kind in _WANTED_NEAR if town.bustle == 1.0 else _WANTED_ON_COUNTRY_ROADS:
+    for kind in _WANTED_NEAR if town.landscape == "town" else _WANTED_ON_COUNTRY_ROADS:
         any(placing.put(kind, near[int(rng.integers(len(near)))], float(rng.random())) for _ in range(8))
     for lane, away in zip(lanes, distance, strict=True):
         if away > _FAR_M:

@@ -125,7 +125,7 @@ class _Scene:
         if yard.across:
             return True
         row = yard.places[0].y
-        ((_, y),) = _in_yard(yard, np.array([place]))
+        ((_, y),) = yard.from_town(np.array([place]))
         return bool((y - row) * np.sign(row) > -0.5)
 
     def add_walker(self, times: np.ndarray) -> None:
@@ -170,7 +170,7 @@ class _Scene:
     def _fits(self, track: ActorTrack, gap_m: float, but: int = -1) -> bool:
         """Whether an actor stays on the ground, off the ego, all places' cars and what was put before it."""
         boxes = _boxes(track.poses[::_CHECK_EVERY][:, [0, 1, 3]], track.shape.size_lwh_m)  # (T, 5)
-        corners = _in_yard(self._parking.yard, rectangle_corners(boxes).reshape(-1, 2))
+        corners = self._parking.yard.from_town(rectangle_corners(boxes).reshape(-1, 2))
         if not shapely.contains_xy(self._ground, corners[:, 0], corners[:, 1]).all():
             return False
         if rectangles_overlap(_grown(boxes, gap_m), self._ego).any():
@@ -220,9 +220,3 @@ def _driven(shape: ActorShape, yard: Yard, axle: np.ndarray) -> ActorTrack:
 def _lifted(poses: np.ndarray) -> np.ndarray:
     """(K, 4) x, y, z = 0 and yaw from (K, 3)."""
     return np.column_stack((poses[:, :2], np.zeros(len(poses)), poses[:, 2]))
-
-
-def _in_yard(yard: Yard, points: np.ndarray) -> np.ndarray:
-    """Points (N, 2) of the town in a yard's frame."""
-    cos, sin = np.cos(yard.frame[2]), np.sin(yard.frame[2])
-    return (points - yard.frame[:2]) @ np.array([[cos, -sin], [sin, cos]])

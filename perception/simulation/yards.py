@@ -75,6 +75,10 @@ class Yard:
         turn = np.array([[cos, sin], [-sin, cos]])
         return np.concatenate((poses[..., :2] @ turn + (x, y), poses[..., 2:] + heading), axis=-1)
 
+    def from_town(self, points: np.ndarray) -> np.ndarray:
+        """Points (N, 2) of the town in this frame."""
+        return _in_frame(self.frame, points)
+
 
 def find_yards(town: Town) -> Iterator[list[Yard]]:
     """The yards of a town by kind: aisles of car parks, then rows of bays, then edges of roads.
@@ -127,6 +131,13 @@ def _local(frame: tuple[float, float, float], shape: BaseGeometry) -> BaseGeomet
     x, y, heading = frame
     moved = affinity.translate(shape, -x, -y)
     return affinity.rotate(moved, -heading, origin=(0, 0), use_radians=True)
+
+
+def _in_frame(frame: tuple[float, float, float], points: np.ndarray) -> np.ndarray:
+    """Points (N, 2) of the town in a frame."""
+    x, y, heading = frame
+    cos, sin = np.cos(heading), np.sin(heading)
+    return (points - (x, y)) @ np.array([[cos, -sin], [sin, cos]])
 
 
 def _place(frame: tuple[float, float, float], slot: ParkingSlot, index: int) -> Place:
@@ -222,8 +233,7 @@ def _beside(town: Town, lane: Lane, places: list[ParkingSlot], slots: list[int])
     frame = (float(x), float(y), yaw)
     local = [_place(frame, place, i) for place, i in zip(places, slots, strict=True)]
     # Ends of the lane, as far as it is straight.
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    line = (lane.centerline - (x, y)) @ np.array([[cos, -sin], [sin, cos]])  # (N, 2)
+    line = _in_frame(frame, lane.centerline)  # (N, 2)
     straight = np.abs(line[:, 1]) < 2 * _STRAIGHT_M
     before = np.flatnonzero(~straight[:nearest])
     after = np.flatnonzero(~straight[nearest:])
@@ -255,10 +265,10 @@ def _edge(town: Town, lane: Lane) -> list[Yard]:
     x, y = lane.centerline[middle]
     along = lane.centerline[middle + 1] - lane.centerline[middle - 1]
     yaw = float(np.arctan2(along[1], along[0]))
-    kerb = -1.0 if town.location.startswith("boston") else 1.0
+    kerb = -1.0 if town.drives_on_the_right else 1.0
     aside = kerb * (lane.width_m / 2 - _EDGE_WIDTH_M / 2 + _EDGE_INSIDE_M)
     cos, sin = np.cos(yaw), np.sin(yaw)
-    line = (lane.centerline - (x, y)) @ np.array([[cos, -sin], [sin, cos]])
+    line = _in_frame((float(x), float(y), yaw), lane.centerline)  # (N, 2)
     places = []
     for k in range(_EDGE_COUNT):
         forward = (k - (_EDGE_COUNT - 1) / 2) * _EDGE_LENGTH_M

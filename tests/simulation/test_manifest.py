@@ -7,9 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from perception.simulation.manifest import Manifest, SceneOrder, plan_manifest, plan_splits
+from perception.simulation import ego
+from perception.simulation.light import TIMES_OF_DAY
+from perception.simulation.manifest import (
+    DRIVES,
+    LANDSCAPES,
+    LIGHTS,
+    Manifest,
+    SceneOrder,
+    plan_manifest,
+    plan_splits,
+)
 from perception.simulation.manifest_file import manifest_text, read_manifest
 from perception.simulation.settings import PRESETS, SENSORS, TRUTHS, Settings
+from perception.simulation.town import town
 
 
 def _splits(manifest: Manifest) -> dict[str, list[str]]:
@@ -197,6 +208,12 @@ def test_the_second_benchmark_is_the_first_with_every_sensor_and_truth() -> None
     assert second.scenes == first.scenes
     everything = {"sensors": SENSORS, "radar_sweeps": 6, "truths": TRUTHS, "can_bus": True}
     assert second.settings == replace(first.settings, **everything)
+
+
+def test_traits_that_a_manifest_takes_are_those_that_worlds_take() -> None:
+    assert LIGHTS == TIMES_OF_DAY
+    assert DRIVES == ego.DRIVES
+    assert LANDSCAPES == town.LANDSCAPES
 
 
 _VAL = "split: val, seed: 1"

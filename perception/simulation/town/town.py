@@ -179,6 +179,11 @@ class Town:
         return {"town": 1.0, "rural": 0.15}[self.landscape]
 
     @property
+    def drives_on_the_right(self) -> bool:
+        """On which side of the road traffic keeps."""
+        return self.location.startswith("boston")
+
+    @property
     def town2global(self) -> np.ndarray:
         """(4, 4) float64 from the town's own frame into that of its location's map."""
         matrix = np.eye(4)
