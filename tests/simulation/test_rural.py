@@ -6,15 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shapely.geometry import LineString
+from shapely.geometry import LineString, Polygon
 from shapely.ops import unary_union
 
 from perception.formats.classes import CATEGORY_TO_CLASS, DETECTION_CLASSES, POINT_CATEGORIES
 from perception.formats.nuscenes_map import merge_maps, write_maps
 from perception.simulation.ego import BORDER_M
+from perception.simulation.materials import material_index
 from perception.simulation.town import KERB_HEIGHT_M, Town, build_town, curves
 from perception.simulation.town.districts import DISTRICT_M
 from perception.simulation.town.plan import draw_plan
+from perception.simulation.town.roadside import furnish_roads
 from perception.simulation.town.town_map import town_map
 from perception.simulation.world import World
 from tests.simulation.test_town import cast_down, points_in
@@ -126,6 +128,21 @@ def test_nothing_hangs_over_the_lanes_or_stands_where_people_walk(town: Town) ->
         assert heights.max() < KERB_HEIGHT_M + 0.03
         assert (heights > KERB_HEIGHT_M - 0.03).mean() > 0.99  # ways into car parks are low
         assert np.isin(categories, [24, 25, 26, 27]).all()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_arms_of_poles_lie_across_the_road(seed: int) -> None:
+    plan = draw_plan(seed, True, "rural")
+    mesh = furnish_roads(np.random.default_rng(seed), plan, Polygon())
+    corners = mesh.corners[mesh.materials == material_index("wood")].astype(np.float64)
+    arms = corners[..., :2].reshape(-1, 36, 2)  # twelve triangles each
+    roads = [divider.line for divider in plan.dividers if divider.kind == "road"]
+    points, ways = (np.concatenate([of(road) for road in roads]) for of in (np.asarray, curves.directions))
+    for arm in arms:
+        nearest = np.linalg.norm(points - arm.mean(axis=0), axis=1).argmin()
+        along = np.ptp(arm @ ways[nearest])
+        assert along < 0.4 < 2.0 < np.ptp(arm @ curves.left_of(ways[nearest]))
+    assert len(arms) > 3
 
 
 def test_places_to_park_lie_on_their_areas(town: Town) -> None:

@@ -116,7 +116,7 @@ def _along(rng: np.random.Generator, verge: _Verge, side: int, poles: bool) -> N
             verge.put(sign, station, -ahead * side * (edge + 0.1), -ahead * np.pi / 2)
     across = int(rng.choice([1, -1]))
     for station in np.arange(rng.uniform(5, 25), total - 5.0, _POLES_APART_M) if poles else ():
-        verge.put(_pole(), station, across * (_EDGE_M + 3.9), np.pi / 2 + np.pi / 2, PLOT_Z_M)
+        verge.put(_pole(), station, across * (_EDGE_M + 3.9), np.pi / 2, PLOT_Z_M)
 
 
 def _at_junctions(plan: Plan) -> list[Mesh]:
