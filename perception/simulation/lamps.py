@@ -73,10 +73,17 @@ class Beams(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Mounted:
-    """Lamps of one kind that ride on something: places (N, 3) in its frame, and on which actor (N,), -1 the own car."""
+    """Lamps of one kind that ride on something.
+
+    Attributes:
+        position_m: (N, 3) places in its frame.
+        actor: (N,) on which actor, -1 for the own car.
+        count: (N,) how many lamps each stands for: 2 for a pair in its middle.
+    """
 
     position_m: np.ndarray
     actor: np.ndarray
+    count: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +94,9 @@ class Lamps:
         street_m: (S, 3) float64 places of the street lamps, world.
         street_kind: (S,) int8, `POOL` or `BALL`.
         street_colour: (3,) of all of them.
-        heads: pairs of headlamps, each in its middle; of the own car every single one.
+        heads: headlamps: pairs of cars, each in its middle; single ones of cycles and of the own car.
         tails: tail lamps likewise.
-        shining: (A + 1,) bool: whose lamps are on; the last row is the static world's, where the parked own car's are.
+        shining: (A + 1,) bool: whose lamps are on; the last row is for vehicles' lamps that are no actor's.
         kerb: as in `Beams`.
     """
 
@@ -151,8 +158,7 @@ class Lamps:
         """Places, axes, kinds, candelas, colour and reach of lamps on vehicles."""
         pose = poses[lamps.actor]  # (N, 4, 4); -1 is the own car's
         place = np.einsum("nij,nj->ni", pose[:, :3, :3], lamps.position_m) + pose[:, :3, 3]
-        pair = np.where(lamps.actor < 0, 1.0, 2.0)
-        power = pair * (1.0 if kind == LOW_BEAM else _TAIL_CD)
+        power = lamps.count * (1.0 if kind == LOW_BEAM else _TAIL_CD)
         return place, pose[:, :3, 0], np.full(len(place), kind), power, np.array(colour), reach_m
 
     def on(self, actor: np.ndarray, material: np.ndarray) -> np.ndarray:
@@ -210,8 +216,9 @@ def lamps_of(world: World) -> Lamps:
     for name, places in own.items():
         found = [(_middle(actor.shape.meshes[0], name), actor.id) for actor in world.actors if lit[actor.id]]
         rows = [(place, row) for place, row in found if place is not None]
+        pairs = [1 if world.actors[row].behaviour is Behaviour.RIDDEN else 2 for _, row in rows]
         positions = np.array([*places, *(place for place, _ in rows)])
-        mounted[name] = Mounted(positions, np.array([-1, -1, *(row for _, row in rows)]))
+        mounted[name] = Mounted(positions, np.array([-1, -1, *(row for _, row in rows)]), np.array([1, 1, *pairs]))
     return Lamps(
         street_m=street_m,
         street_kind=kind,
@@ -219,7 +226,7 @@ def lamps_of(world: World) -> Lamps:
         heads=mounted["headlamp"],
         tails=mounted["tail_lamp"],
         shining=lit,
-        kerb=-1.0 if world.town.location.startswith("boston") else 1.0,
+        kerb=-1.0 if world.town.drives_on_the_right else 1.0,
     )
 
 

@@ -4,8 +4,8 @@ A drop is round and transparent; by day it shows the bright sky, upside down, wh
 lamps that shine on it. While the shutter is open it covers each place of its streak for a moment only, so that streaks
 are faint: their opacity, summed over the picture, is the area of the drop.
 
-Sources: Garg and Nayar 2007, "Vision and rain", sections 3 and 4 (streaks), 2.2 (brightness); Marshall and Palmer 1948,
-"The distribution of raindrops with size"; Atlas, Srivastava and Sekhon 1973 for the speed at which drops fall.
+Sources: Garg and Nayar 2007, "Vision and rain", sections 3 and 4 (streaks), 2.2 (brightness); Atlas, Srivastava and
+Sekhon 1973 for the speed at which drops fall. How many there are of which size is in `drops.py`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-_SMALLEST_MM = 0.9
-_LARGEST_MM = 5.0
-_DENSITY = 8000.0  # of the distribution of sizes, per cubic metre and millimetre
+from perception.simulation.drops import drops_per_m3, size_slope_per_m
+
+_SIZES_M = np.array([0.9e-3, 5e-3])
+"""Diameters of the smallest and the largest drops that are seen one by one."""
+
 _NEAREST_M = 0.25
 _FAINTEST_PX = 0.12
 _MOST = 6000
@@ -36,19 +38,6 @@ class Drops(NamedTuple):
     position_m: np.ndarray
     diameter_m: np.ndarray
     velocity_m_s: np.ndarray
-
-
-def drops_per_m3(rain_mm_h: float) -> float:
-    """How many drops large enough to be seen one by one there are in a cubic metre.
-
-    Args:
-        rain_mm_h: how hard it rains, above 0.
-
-    Returns:
-        The integral of Marshall and Palmer's distribution over their sizes.
-    """
-    slope = 4.1 * rain_mm_h**-0.21  # per millimetre
-    return float(_DENSITY / slope * (np.exp(-slope * _SMALLEST_MM) - np.exp(-slope * _LARGEST_MM)))
 
 
 def fall_speed_m_s(diameter_m: np.ndarray) -> np.ndarray:
@@ -71,15 +60,16 @@ def draw_drops(
     Returns:
         Drops as far away as the smallest of them are wide enough to leave a trace.
     """
-    per_m3, solid = drops_per_m3(rain_mm_h), len(directions) * pixel_rad**2
+    above, beyond = drops_per_m3(rain_mm_h, _SIZES_M)
+    per_m3, solid = float(above - beyond), len(directions) * pixel_rad**2
     farthest = 0.002 / (_FAINTEST_PX * pixel_rad)
     farthest = min(farthest, (_NEAREST_M**3 + 3 * _MOST / (per_m3 * solid)) ** (1 / 3))
     count = rng.poisson(max(per_m3 * solid * (farthest**3 - _NEAREST_M**3) / 3, 0.0))
     reach = np.cbrt(rng.uniform(_NEAREST_M**3, max(farthest, _NEAREST_M) ** 3, count))  # (N,)
     towards = directions[rng.integers(len(directions), size=count)].astype(np.float64)
-    slope = 4.1 * rain_mm_h**-0.21
-    low, high = (np.exp(-slope * size) for size in (_SMALLEST_MM, _LARGEST_MM))
-    diameter = -np.log(rng.uniform(high, low, count)) / slope * 1e-3
+    slope = size_slope_per_m(rain_mm_h)
+    low, high = np.exp(-slope * _SIZES_M)
+    diameter = -np.log(rng.uniform(high, low, count)) / slope
     velocity = np.tile(wind_m_s, (count, 1))
     velocity[:, 2] -= fall_speed_m_s(diameter)
     return Drops(reach[:, None] * towards, diameter, velocity)

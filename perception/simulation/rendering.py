@@ -38,10 +38,12 @@ _FAINT = 0.02
 """A lamp whose light is a smaller share of white throws no shadow."""
 
 _OPEN_AT_NIGHT = 0.75
-_THICK_PER_M = 0.004
 _LAMP_M = 0.5
+_THICK_PER_M = 0.004
+"""In air that takes more light than this, what it scatters of lamps is seen."""
+
 _COARSE_PX = 6
-"""In air that takes more light than this, what it scatters of lamps is seen; worked out for every sixth pixel."""
+"""It is worked out for one pixel in so many along rows and columns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +185,8 @@ class Instant:
         """
         assert self.lamps is not None, "only lamps are seen in the air"
         shape = (-1, view.width_px)
-        every = np.arange(len(view.directions)).reshape(shape)[::_COARSE_PX, ::_COARSE_PX]  # (H / 6, W / 6)
+        middles = slice(_COARSE_PX // 2, None, _COARSE_PX)  # about where `cv2.resize` takes coarse pixels to lie
+        every = np.arange(len(view.directions)).reshape(shape)[middles, middles]  # (H / 6, W / 6)
         rows, field = every.ravel(), self.lamps
         hidden = (field.beams.kind == LOW_BEAM) & ~field.beams.own  # (L,)
         asked = np.nonzero(hidden)[0]

@@ -11,16 +11,18 @@ import pytest
 pytest.importorskip("open3d", reason="open3d casts the rays")
 pytest.importorskip("numba", reason="numba compiles the loops around them")
 
+from perception.formats.classes import POINT_CATEGORIES
+from perception.simulation.drops import drops_per_m3
 from perception.simulation.glare import glow, veil
 from perception.simulation.headlamps import low_beam_cd
 from perception.simulation.lamp_light import NO_LAMPS, LampField, irradiance, phase, scattered
-from perception.simulation.lamps import BALL, LOW_BEAM, POOL, Lamps, Mounted, bright_lamps, street_lamps
+from perception.simulation.lamps import BALL, LOW_BEAM, POOL, Lamps, Mounted, bright_lamps, lamps_of, street_lamps
 from perception.simulation.lens_drops import LensDrop, lens_drops, look_through
 from perception.simulation.light import TIMES_OF_DAY, draw_light, sky_colour
 from perception.simulation.materials import material_index, town_materials
 from perception.simulation.mesh import Mesh, cuboid, merge, paint, placed, quads
 from perception.simulation.optics import Shot, plain, through_rain_and_lens
-from perception.simulation.rain import Drops, draw_drops, drops_per_m3, fall_speed_m_s, paint_streaks, streaks
+from perception.simulation.rain import Drops, draw_drops, fall_speed_m_s, paint_streaks, streaks
 from perception.simulation.rays import ActorPoses, RayScene
 from perception.simulation.rendering import Instant, View
 from perception.simulation.rig import sensor_rig
@@ -30,8 +32,11 @@ from perception.simulation.sensors.fisheye import Fisheye
 from perception.simulation.settings import Settings
 from perception.simulation.shading import Appearance, radiance
 from perception.simulation.town.furniture import lamp_post
+from perception.simulation.traffic_actors import Behaviour
 from perception.simulation.weather import CLEAR, Weather, draw_weather
 from perception.simulation.wetness import in_weather
+from perception.simulation.world import World
+from tests.simulation.bare_town import bare_town
 from tests.simulation.tiny_world import START_M, EvenMotion, ground, pose, surroundings, wall_at
 
 RAIN = Weather("rain", 10.0, 2000.0)
@@ -49,10 +54,10 @@ def lamps_at(
     """Street lamps of one kind, and headlamps of the own car."""
     places = np.array(street_m, float).reshape(-1, 3)
     heads = np.array(heads_m, float).reshape(-1, 3)
-    none = Mounted(np.zeros((0, 3)), np.zeros(0, int))
-    own = Mounted(heads, np.full(len(heads), -1))
+    none = Mounted(np.zeros((0, 3)), np.zeros(0, int), np.zeros(0, int))
+    own = Mounted(heads, np.full(len(heads), -1), np.ones(len(heads), int))
     kinds = np.full(len(places), kind, np.int8)
-    return Lamps(places, kinds, np.ones(3), own, none, np.array([True, False, False]), -1.0)
+    return Lamps(places, kinds, np.ones(3), own, none, np.array([True, False, False]), kerb)
 
 
 def lux_at(lamps: Lamps, places: Sequence[Sequence[float]], normals: Sequence[Sequence[float]]) -> np.ndarray:
@@ -138,6 +143,10 @@ def test_a_dipped_beam_is_cut_off_and_rises_towards_the_kerb() -> None:
     assert walls[0] > 15
     assert walls[1] < 1
     assert walls[2] == 0
+    aside = [[25, -3.5, 0.9], [25, 3.5, 0.9]]
+    for kerb in (-1.0, 1.0):
+        right, left = lux_at(lamps_at(heads_m=[[0, 0, 0.65]], kerb=kerb), aside, [[-1, 0, 0]] * 2)
+        assert (right > 10 * left) if kerb < 0 else (left > 10 * right)
 
 
 def test_phase_function_of_drops_keeps_the_light() -> None:
@@ -157,6 +166,26 @@ def test_fog_shows_the_light_around_a_lamp_and_not_away_from_it() -> None:
     assert near > 5 * aside > 0
     assert away < 0.05 * near
     assert not scattered(towards, np.full(3, 0.3, np.float32), field.beams, field.cells, 0.03).any()
+
+
+def test_the_light_around_a_lamp_in_fog_is_centred_on_it() -> None:
+    height, width, eye = 60, 96, START_M + np.array([0, 0, 1.5])
+    v, u = np.mgrid[:height, :width]
+    ahead = np.stack([np.full(u.shape, 60.0), (width - 1) / 2 - u, (height - 1) / 2 - v], axis=-1).reshape(-1, 3)
+    directions = (ahead / np.linalg.norm(ahead, axis=1, keepdims=True)).astype(np.float32)
+    scene, light = RayScene(wall_at(-50.0)), draw_light(3, "night", FOG)
+    hits = scene.cast(eye, directions)
+    pictures = []
+    for places in ([], [START_M + np.array([20, 0, 1.5])]):
+        lamps = lamps_at(places)
+        field = LampField.around(lamps, lamps.beams(np.eye(4), np.zeros((0, 4, 4)), eye), light.white_lux, True)
+        instant = Instant(scene, NOBODY, NOBODY, light, LOOKS, field)
+        pictures.append(instant.picture(View(eye, directions, width, 1 / 60), hits)[..., 1])
+    halo = pictures[1] - pictures[0]
+    assert halo.max() > 0.05
+    bright = np.where(halo > halo.max() / 4, halo, 0)
+    centre = [float((bright * at).sum() / bright.sum()) for at in (u, v)]
+    np.testing.assert_allclose(centre, [(width - 1) / 2, (height - 1) / 2], atol=0.6)
 
 
 def test_the_veil_of_the_sun_falls_with_the_angle() -> None:
@@ -231,7 +260,8 @@ def test_drops_are_as_many_as_marshall_and_palmer_found() -> None:
     size = np.linspace(0.9, 5.0, 100_001)
     for rain_mm_h in (3.0, 25.0):
         density = 8000 * np.exp(-4.1 * rain_mm_h**-0.21 * size)
-        assert drops_per_m3(rain_mm_h) == pytest.approx(np.trapz(density, size), rel=1e-4)
+        above, beyond = drops_per_m3(rain_mm_h, np.array([0.9e-3, 5e-3]))
+        assert above - beyond == pytest.approx(np.trapz(density, size), rel=1e-4)
     np.testing.assert_allclose(fall_speed_m_s(np.array([1e-3, 2e-3, 5e-3])), [4.0, 6.5, 9.1], atol=0.2)  # Atlas et al.
 
 
@@ -312,6 +342,20 @@ def test_lamps_of_parked_cars_are_off() -> None:
     assert bright_lamps(60.0)[material_index("asphalt")] == 0
 
 
+def test_cycles_have_one_headlamp_and_cars_two() -> None:
+    world = World(bare_town(0), 0, 4.0)
+    lamps = lamps_of(world)
+    for mounted in (lamps.heads, lamps.tails):
+        ridden = np.array([world.actors[i].behaviour is Behaviour.RIDDEN for i in mounted.actor[2:]])
+        assert 0 < ridden.sum() < len(ridden)
+        assert mounted.actor[:2].tolist() == [-1, -1]
+        assert mounted.count.tolist() == [1, 1, *np.where(ridden, 1, 2)]
+    ego2global = world.ego2global(0)
+    beams = lamps.beams(ego2global, world.actor2global(0), ego2global[:3, 3])
+    assert set(beams.candela[(beams.kind == LOW_BEAM) & beams.own]) == {1.0}
+    assert set(beams.candela[beams.kind == LOW_BEAM]) == {1.0, 2.0}
+
+
 def test_a_fisheye_projects_where_it_looks() -> None:
     lens = next(it for it in sensor_rig(_settings()) if isinstance(it, Fisheye)).lens
     rays, within = lens.rays
@@ -368,7 +412,16 @@ def test_headlights_light_the_road_ahead_at_night() -> None:
     assert lit[road].mean() > dark[road].mean() + 10
 
 
+@pytest.mark.parametrize("channel", ["FISHEYE_REAR", "FISHEYE_LEFT"])
+def test_no_window_of_a_house_is_lit_in_the_own_car(channel: str) -> None:
+    (camera,) = (it for it in sensor_rig(_settings()) if it.channel == channel)
+    assert isinstance(camera, Fisheye)
+    lit, dark = (camera.capture(replace(_scene(when, CLEAR), lamps=lamps_at()), 500_000) for when in ("day", "night"))
+    own = dark.semantic == POINT_CATEGORIES.index("vehicle.ego")
+    assert own.mean() > 0.05
+    assert dark.image[own].mean() < 20 < 60 < lit.image[own].mean()
+
+
 def test_draws_of_weather_are_seen_in_light() -> None:
     fog = draw_weather(3, "fog")
     assert draw_light(3, "day", fog).haze_per_m > fog.extinction_per_m
-    assert LOW_BEAM not in (POOL, BALL)

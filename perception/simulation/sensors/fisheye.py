@@ -243,6 +243,8 @@ def _own_light(instant: Instant, eye_m: np.ndarray, directions: np.ndarray, hits
     if instant.lamps is not None:
         instant = replace(instant, lamps=instant.lamps.without_own())
     lamps = instant.lamp_light(hits, eye_m, eye_m, directions)
+    if light.dark:
+        hits = hits._replace(actor=np.zeros_like(hits.actor))  # as of a vehicle: no house whose windows are lit
     return radiance(directions, hits, lit, open_share, (rows, reflections), looks, light, pixel_rad, lamps)
 
 
