@@ -171,8 +171,9 @@ def transform_points(a2b: Tensor, points: Tensor) -> Tensor:
         raise ValueError(f"transform_points: a2b must be (..., 4, 4), got {tuple(a2b.shape)}")
     if points.ndim < 2 or points.shape[-1] < 3:
         raise ValueError(f"transform_points: points must be (..., P, 3 + C), got {tuple(points.shape)}")
-    matrix = a2b.to(points.dtype)
-    moved = points[..., :3] @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+    matrix = a2b.double()  # which autocast leaves alone; it would round coordinates to a quarter of a metre
+    moved = points[..., :3].double() @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+    moved = moved.to(points.dtype)
     if points.shape[-1] == 3:
         return moved
     extra = points[..., 3:].expand(*moved.shape[:-1], -1)

@@ -94,3 +94,13 @@ def test_bad_shapes_are_named() -> None:
         invert_rigid(torch.zeros(3, 4))
     with pytest.raises(ValueError, match="rigid: rotation must be"):
         rigid(torch.zeros(3, 4), torch.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_does_not_round_places(dtype: torch.dtype) -> None:
+    turn = yaw_matrix(torch.tensor(0.3, dtype=torch.float64))
+    points = torch.tensor([[40.37, -33.61, 1.234, 7.0]])
+    with torch.autocast("cpu", dtype):
+        moved = transform_points(turn, points)
+    assert moved.dtype == torch.float32
+    torch.testing.assert_close(moved, transform_points(turn, points), rtol=0, atol=0)

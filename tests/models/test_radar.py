@@ -70,6 +70,15 @@ def test_a_return_lands_and_moves_as_a_box_there_would(name: str) -> None:
     assert features[9].abs().max() < 1e-4  # one return has no spread
 
 
+def test_mixed_precision_leaves_returns_in_their_cells() -> None:
+    radar, part = make_radar([200]), bare_encoder()
+    exact = part(radar, augmentation()[None], {"main": GRID})
+    with torch.autocast("cpu", torch.bfloat16):
+        level = part(radar, augmentation()[None], {"main": GRID})
+    assert torch.equal(level.validity, exact.validity)
+    torch.testing.assert_close(level.features[:, 6:].float(), exact.features[:, 6:])  # density and motion
+
+
 def test_an_oblong_covariance_turns_with_the_frame() -> None:
     # 2 m along x, 0.1 m along y: after a quarter turn the smear lies along y.
     returns = radar_returns([(0.4, 0.4, 0, 0, 0.1)])
