@@ -95,6 +95,15 @@ def test_what_is_drawn_is_what_the_op_draws() -> None:
     torch.testing.assert_close(channels[:, :3], echo_splat(amplitude, sigma_m, geometry, 1, NEAR))
 
 
+def test_mixed_precision_draws_the_same_arcs() -> None:
+    part, echoes = bare_encoder(), make_echoes([range(NUM_ULTRASONIC)])
+    exact = part(echoes, augmentation()[None], GRIDS)["near"]
+    with torch.autocast("cpu", torch.bfloat16):
+        level = part(echoes, augmentation()[None], GRIDS)["near"]
+    assert torch.equal(level.features, exact.features)
+    assert torch.equal(level.validity, exact.validity)
+
+
 def test_an_indirect_echo_lies_on_an_ellipse() -> None:
     one = echo(sender=[2.0, 0.5, 0.0], receiver=[2.0, -0.5, 0.0], distance_m=1.5)
     occupied = drawn(one)[OCCUPIED]

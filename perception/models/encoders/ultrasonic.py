@@ -118,7 +118,8 @@ class UltrasonicEncoder(nn.Module):
         kinds = echoes.kind[:, None] == torch.arange(len(EchoKind), device=echoes.kind.device)
         numbers = (echoes.level, echoes.age_s, echoes.distance_m / _DISTANCE_M, direct)
         columns = torch.stack([number.float() for number in numbers], dim=1).nan_to_num(0.0, 0.0, 0.0)
-        judged = self.belief(torch.cat((columns, kinds.float()), dim=1)).float()  # (E, 2)
+        with torch.autocast(columns.device.type, enabled=False):  # rounded widths would move the ends of the arcs
+            judged = self.belief(torch.cat((columns, kinds.float()), dim=1))  # (E, 2)
         return torch.stack((judged[:, 0].sigmoid(), 1 + nn.functional.softplus(judged[:, 1] - 2)), dim=1)
 
 
