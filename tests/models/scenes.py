@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
 from perception.geometry.transforms import rigid, yaw_matrix
@@ -181,3 +181,13 @@ def make_detector(sensors: Sequence[str] = ("camera", "lidar")) -> Detector:
 def without_cameras(batch: Batch) -> Batch:
     """The same batch as if no camera had ever been there."""
     return dataclasses.replace(batch, cameras={})
+
+
+@torch.no_grad()
+def settled(detector: Detector, batch: Batch) -> Detector:
+    """The detector in evaluation, with the statistics of a batch: without, an untrained one says the same of all."""
+    for module in detector.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    detector.train()(batch)
+    return detector.eval()

@@ -27,7 +27,7 @@ from perception.structures import Batch, CameraImages, EchoBatch, PointBatch
 from perception.structures.sensors import ECHO_AXES
 from perception.structures.tensors import map_tensors
 from tests.models.near_scenes import NEAR, every_sensor, make_echoes
-from tests.models.scenes import CLASSES, GRID, augmentation, image_encoder, second, two_boxes
+from tests.models.scenes import CLASSES, GRID, augmentation, image_encoder, second, settled, two_boxes
 
 SENSORS = ("camera", "lidar", "radar", "ultrasonic")
 SUBSETS = [subset for count in range(1, 5) for subset in itertools.combinations(SENSORS, count)]
@@ -153,7 +153,7 @@ def test_reduced_precision_trains() -> None:
     detector.branches["camera"].view = DeformableView(in_channels=12, out_channels=10, channels=8, num_heads=2)
     detector.temporal = BevHistory(channels={"main": 16, "near": 8})
     later = dataclasses.replace(batch, timestamps_us=batch.timestamps_us + 500_000)
-    exact = copy.deepcopy(detector).eval()
+    exact = settled(copy.deepcopy(detector), batch)
     with torch.autocast("cpu", torch.bfloat16):
         output = detector(later, state=detector(batch).state)
         losses = detector.losses(output, later)
@@ -164,7 +164,7 @@ def test_reduced_precision_trains() -> None:
         wide = exact(later, state=exact(batch).state).heads["near_field"].logits
         with torch.autocast("cpu", torch.bfloat16):
             narrow = exact(later, state=exact(batch).state).heads["near_field"].logits
-    torch.testing.assert_close(narrow.float(), wide, rtol=0, atol=0.05)
+    assert (narrow.float() - wide).abs().mean() < 0.1 * wide.std()
 
 
 MIXED = [
@@ -179,8 +179,9 @@ def test_batches_mix_subsets_whose_samples_do_not_matter_to_each_other(per_sampl
     detector = make_detector()
     batch = with_sensors(made_batch(), list(per_sample))
     check_training(detector, batch)
-    detector.eval()
+    settled(detector, made_batch())
     together = detector(batch)
+    assert together.heads["near_field"].logits.diff(dim=0).abs().max() > 0.1  # the samples are different
     for index in range(2):
         alone = detector(sample_of(batch, index))
         rows = slice(index, index + 1)
