@@ -141,8 +141,8 @@ class _Exchange(nn.Module):
         its sum, as the softmax must not harden when maps grow.
         """
         halves = self.split(cells)
-        ask = halves.chunk(2, dim=2)[1]
-        together = (ask.transpose(1, 2) @ ask / ask.shape[1])[:, None]  # (S, 1, W, W)
+        even = halves.chunk(2, dim=2)[1] * halves.shape[1] ** -0.5  # first, as the sum over cells overflows in float16
+        together = (even.transpose(1, 2) @ even)[:, None]  # (S, 1, W, W)
         key, value = (layer.weight.unflatten(0, (self.num_heads, -1)) for layer in (self.key, self.value))  # (H, d, W)
         return halves, (key @ together @ value.transpose(1, 2)).softmax(2)
 

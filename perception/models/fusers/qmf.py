@@ -32,8 +32,9 @@ class QmfFuser(LevelwiseFuser):
         ValueError: the two do not name the same levels, a level has no sensor, or a number is not positive.
 
     Source:
-        Zhang et al. 2023, "Provable Dynamic Fusion for Low-Quality Multimodal Data" (energy as confidence); per
-        cell of a map here instead of per sample.
+        Zhang et al. 2023, "Provable Dynamic Fusion for Low-Quality Multimodal Data" (energy as confidence). There,
+        decisions of a whole sample are added up, each times its confidence; here maps are, cell by cell, and a softmax
+        over the sensors makes the weights of the confidences.
     """
 
     def __init__(

@@ -27,7 +27,8 @@ class SequentialFuser(LevelwiseFuser):
             once.
 
     Source:
-        Swamy et al. 2023, "MultiModN - Multimodal, Multi-Task, Interpretable Modular Networks".
+        Swamy et al. 2023, "MultiModN - Multimodal, Multi-Task, Interpretable Modular Networks". There, training reads
+        the state after every step; here, losses reach the earlier steps through the last state alone.
     """
 
     def __init__(

@@ -154,6 +154,15 @@ def test_cmx_attention_is_the_published_one_in_another_order() -> None:
     torch.testing.assert_close(exchange.answer(cells, halves, context), joined)
 
 
+def test_cmx_contexts_of_large_maps_stay_finite_in_half_precision() -> None:
+    torch.manual_seed(0)
+    exchange = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).levels["main"].exchange["camera"]
+    cells = 6 * torch.randn(1, 128 * 128, 8)
+    _, exact = exchange(cells)
+    _, context = exchange.half()(cells.half())
+    torch.testing.assert_close(context.float(), exact, rtol=0, atol=0.02)
+
+
 def test_windows_come_back_from_any_size() -> None:
     maps = torch.randn(2, 3, 7, 10)
     windows = split_windows(maps, 4)
