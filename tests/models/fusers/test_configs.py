@@ -20,11 +20,7 @@ def detector_with(path: Path) -> Detector:
     """The small detector of every sensor with another fuser and the losses that fusers may want; on smaller grids."""
     config = load_config(CONFIGS / "models" / "every_sensor_small.yaml")
     given = config["init_args"]
-    fuser = load_config(path)
-    inner = fuser["init_args"].get("fuser", fuser)
-    for name in ("in_channels", "out_channels"):  # the channels are those of the detector that the configs are for
-        assert inner["init_args"][name] == given["fuser"]["init_args"][name]
-    given["fuser"] = fuser
+    given["fuser"] = load_config(path)
     given["auxiliary_losses"] |= load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
     given["grids"]["main"] |= {"x_range_m": [-12.8, 12.8], "y_range_m": [-12.8, 12.8]}
     given["grids"]["near"] |= {"x_range_m": [-3.2, 3.2], "y_range_m": [-3.2, 3.2]}
