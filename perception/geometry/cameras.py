@@ -193,6 +193,21 @@ def unproject(
     return unproject_kannala_brandt(pixels, intrinsics, _require_fisheye("unproject", camera_model, distortion))
 
 
+def within_lens(points: Tensor, theta_max_rad: Tensor | None) -> Tensor:
+    """Tells which points lie within the largest angle from the axis that a camera is said to see.
+
+    Args:
+        points: (..., 3) in the camera frame, at any distance.
+        theta_max_rad: broadcast against the leading axes of `points`; None where nothing is said.
+
+    Returns:
+        (...) bool; everything where nothing is said.
+    """
+    if theta_max_rad is None:
+        return torch.ones_like(points[..., 0], dtype=torch.bool)
+    return points[..., 2] >= points.norm(dim=-1) * theta_max_rad.cos()
+
+
 def transform_pixels(image2aug: Tensor, pixels: Tensor) -> Tensor:
     """Moves pixels of the recorded picture to those of the augmented one.
 

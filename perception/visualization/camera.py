@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from perception.geometry.boxes import box_corners
-from perception.geometry.cameras import CameraModel, project, transform_pixels
+from perception.geometry.cameras import CameraModel, project, transform_pixels, within_lens
 from perception.geometry.transforms import invert_rigid, transform_points
 from perception.structures import CameraImages
 from perception.visualization import canvas
@@ -56,8 +56,7 @@ class CameraView:
         """
         points = points.double()
         pixels, valid = project(points, self.camera_model, self.intrinsics, self.distortion)
-        if self.theta_max_rad is not None:
-            valid &= torch.atan2(points[..., :2].norm(dim=-1), points[..., 2]) <= self.theta_max_rad
+        valid = valid & within_lens(points, self.theta_max_rad)
         return transform_pixels(self.image2aug, pixels).numpy(), valid.numpy()
 
     def from_ego(self, points: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from perception.geometry.cameras import project, transform_pixels, unproject
+from perception.geometry.cameras import project, transform_pixels, unproject, within_lens
 from perception.geometry.grid import Grid
 from perception.geometry.transforms import invert_rigid, transform_points
 from perception.structures import CameraImages, PointBatch
@@ -28,21 +28,6 @@ def feature_rays(cameras: CameraImages, feature_size: tuple[int, int]) -> tuple[
     rays, valid = unproject(recorded, cameras.camera_model, intrinsics, distortion)
     limit = cameras.theta_max_rad
     return rays, valid & within_lens(rays, None if limit is None else limit[present][:, None, None])
-
-
-def within_lens(points: Tensor, theta_max_rad: Tensor | None) -> Tensor:
-    """Tells which points lie within the largest angle from the axis that a camera is said to see.
-
-    Args:
-        points: (..., 3) in the camera frame, at any distance.
-        theta_max_rad: broadcast against the leading axes of `points`; None where nothing is said.
-
-    Returns:
-        (...) bool; everything where nothing is said.
-    """
-    if theta_max_rad is None:
-        return torch.ones_like(points[..., 0], dtype=torch.bool)
-    return points[..., 2] >= points.norm(dim=-1) * theta_max_rad.cos()
 
 
 def frustum_cells(

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from perception.geometry.cameras import within_lens
 from perception.geometry.grid import Grid
 from perception.geometry.transforms import invert_rigid, transform_points
-from perception.models.views.frustum import within_lens
 from perception.ops.view_sample import ViewSamplePlan, view_sample_plan
 from perception.structures import CameraImages, CameraViews
 from perception.structures.tensors import map_tensors
