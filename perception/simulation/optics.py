@@ -107,7 +107,8 @@ def through_rain_and_lens(
     result = picture.copy()
     if weather.kind == "rain":
         wind = np.random.default_rng([shot.seed, 37]).normal(0, 1.2, 3) * [1, 1, 0]
-        drops = draw_drops(shot.rng, weather.rain_mm_h, view.directions, view.pixel_rad, wind)
+        directions = view.directions.reshape(*size, 3)
+        drops = draw_drops(shot.rng, weather.rain_mm_h, directions, view.pixel_rad, wind)
         lines = streaks(drops, shot.velocity_m_s, light.exposure_s, shot.project, view.pixel_rad)
         paint_streaks(result, lines, _shown(drops, instant))
         result = look_through(result, lens_drops(shot.seed, shot.channel, shot.t_us, weather.rain_mm_h, size))

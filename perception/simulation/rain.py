@@ -53,26 +53,34 @@ def draw_drops(
     Args:
         rng: source of all of them.
         rain_mm_h: how hard it rains.
-        directions: (H * W, 3) unit vectors through the pixels, world axes.
-        pixel_rad: angle that one pixel covers.
+        directions: (H, W, 3) unit vectors through the pixels, world axes.
+        pixel_rad: angle that one pixel covers in the middle.
         wind_m_s: (3,) what carries the drops along.
 
     Returns:
-        Drops as far away as the smallest of them are wide enough to leave a trace.
+        Drops as far away as the smallest of them are wide enough to leave a trace, evenly spread over the solid angle.
     """
     above, beyond = drops_per_m3(rain_mm_h, _SIZES_M)
-    per_m3, solid = float(above - beyond), len(directions) * pixel_rad**2
+    up_to = np.cumsum(_solid_angles(directions), dtype=np.float64)  # (H * W,)
+    per_m3, solid = float(above - beyond), float(up_to[-1])
     farthest = 0.002 / (_FAINTEST_PX * pixel_rad)
     farthest = min(farthest, (_NEAREST_M**3 + 3 * _MOST / (per_m3 * solid)) ** (1 / 3))
     count = rng.poisson(max(per_m3 * solid * (farthest**3 - _NEAREST_M**3) / 3, 0.0))
     reach = np.cbrt(rng.uniform(_NEAREST_M**3, max(farthest, _NEAREST_M) ** 3, count))  # (N,)
-    towards = directions[rng.integers(len(directions), size=count)].astype(np.float64)
+    pixel = np.searchsorted(up_to, rng.uniform(0, solid, count), side="right")  # (N,)
+    towards = directions.reshape(-1, 3)[pixel].astype(np.float64)
     slope = size_slope_per_m(rain_mm_h)
     low, high = np.exp(-slope * _SIZES_M)
     diameter = -np.log(rng.uniform(high, low, count)) / slope
     velocity = np.tile(wind_m_s, (count, 1))
     velocity[:, 2] -= fall_speed_m_s(diameter)
     return Drops(reach[:, None] * towards, diameter, velocity)
+
+
+def _solid_angles(directions: np.ndarray) -> np.ndarray:
+    """(H, W) solid angle of each pixel of a picture (H, W, 3) of directions; 0 where they do not change."""
+    across, down = np.gradient(directions, axis=1), np.gradient(directions, axis=0)
+    return np.linalg.norm(np.cross(across, down), axis=2)
 
 
 def streaks(

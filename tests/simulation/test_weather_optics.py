@@ -60,6 +60,13 @@ def lamps_at(
     return Lamps(places, kinds, np.ones(3), own, none, np.array([True, False, False]), kerb)
 
 
+def pinhole(height: int, width: int, focal_px: float) -> np.ndarray:
+    """(H, W, 3) float32 directions of a camera that looks along x."""
+    v, u = np.mgrid[:height, :width]
+    ahead = np.stack([np.full(u.shape, focal_px), (width - 1) / 2 - u, (height - 1) / 2 - v], axis=-1)
+    return (ahead / np.linalg.norm(ahead, axis=-1, keepdims=True)).astype(np.float32)
+
+
 def lux_at(lamps: Lamps, places: Sequence[Sequence[float]], normals: Sequence[Sequence[float]]) -> np.ndarray:
     """(N,) lux of green light at places (N, 3) around the origin, nothing between."""
     beams = lamps.beams(np.eye(4), np.zeros((0, 4, 4)), np.zeros(3))
@@ -171,8 +178,7 @@ def test_fog_shows_the_light_around_a_lamp_and_not_away_from_it() -> None:
 def test_the_light_around_a_lamp_in_fog_is_centred_on_it() -> None:
     height, width, eye = 60, 96, START_M + np.array([0, 0, 1.5])
     v, u = np.mgrid[:height, :width]
-    ahead = np.stack([np.full(u.shape, 60.0), (width - 1) / 2 - u, (height - 1) / 2 - v], axis=-1).reshape(-1, 3)
-    directions = (ahead / np.linalg.norm(ahead, axis=1, keepdims=True)).astype(np.float32)
+    directions = pinhole(height, width, 60.0).reshape(-1, 3)
     scene, light = RayScene(wall_at(-50.0)), draw_light(3, "night", FOG)
     hits = scene.cast(eye, directions)
     pictures = []
@@ -282,13 +288,27 @@ def test_a_streak_is_as_long_as_its_drop_falls() -> None:
 
 
 def test_rain_is_drawn_from_its_generator_within_sight() -> None:
-    directions = np.tile(np.array([1, 0, 0], np.float32), (90_000, 1))
+    directions = pinhole(225, 400, 316.0)
     draws = [draw_drops(np.random.default_rng(3), 20.0, directions, 1 / 316, np.zeros(3)) for _ in range(2)]
     for one, other in zip(*draws, strict=True):
         np.testing.assert_array_equal(one, other)
     assert 100 < len(draws[0].diameter_m) < 7000
     assert draws[0].diameter_m.min() >= 0.9e-3
     assert (draws[0].velocity_m_s[:, 2] < -3).all()
+
+
+def test_drops_of_rain_are_evenly_spread_in_a_wide_picture() -> None:
+    directions, rng = pinhole(90, 160, 56.0), np.random.default_rng(0)  # 110 degrees wide
+    towards = np.concatenate([draw_drops(rng, 25.0, directions, 1 / 56, np.zeros(3)).position_m for _ in range(400)])
+    cosine = towards[:, 0] / np.linalg.norm(towards, axis=1)
+    whole = 4 * np.arctan(80 * 45 / (56 * np.sqrt(80**2 + 45**2 + 56**2)))  # of a rectangle seen from 56 before it
+    cone = 2 * np.pi * (1 - np.cos(np.radians(35)))
+    assert (cosine > np.cos(np.radians(35))).mean() == pytest.approx(cone / whole, abs=0.02)
+    lens = next(it for it in sensor_rig(_settings()) if isinstance(it, Fisheye)).lens
+    rays = lens.rays[0].reshape(*lens.image_size_px, 3)
+    drops = np.concatenate([draw_drops(rng, 25.0, rays, 1 / 60, np.zeros(3)).position_m for _ in range(400)])
+    angle = np.arccos(drops[:, 2] / np.linalg.norm(drops, axis=1))
+    assert (angle > lens.theta_max_rad - 0.01).mean() < 0.02 < 0.05 < (lens.rays[1] < 0).mean()  # none in the corners
 
 
 def test_drops_on_the_glass_stay_a_while_and_differ_by_camera() -> None:
