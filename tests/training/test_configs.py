@@ -17,7 +17,10 @@ def test_there_are_configs_of_runs():
     assert {path.name for path in RUNS} >= {"keyframe.yaml", "lidar_scene.yaml"}
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "training").glob("*.yaml")), ids=lambda path: path.stem)
+PARTS = sorted(path for folder in ("data", "training") for path in (FOLDER / folder).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)
 def test_a_part_of_a_run_names_what_exists(path):
     check_config(load_yaml(path), where=path.stem)
 
