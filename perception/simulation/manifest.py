@@ -45,6 +45,9 @@ _NUM_RURAL = {MINI: {"train": 2, "val": 1, "test": 1}, TRAINVAL: {"train": 2, "v
 _FIRST_RURAL = {MINI: {"train": 2, "val": 2, "test": 1}, TRAINVAL: {"train": 6, "val": 4, "test": 3}}
 """By split, the first district of a location that is rural in sets that have rural scenes."""
 
+_FIRST_TRAITS = {"train": 0, "val": 5, "test": 10}
+"""By split, where in the turn of traits its scenes begin, so that small sets have different ones in each."""
+
 # `NuScenesCanBus` has no data for these, or breaks on them.
 _WITHOUT_CAN_BUS = {*range(161, 169), *range(170, 177), *range(309, 315), 419, 499, 515, 517}
 
@@ -122,7 +125,7 @@ def plan_manifest(num_scenes: int, seed: int, settings: Settings, traits: Sequen
         num_scenes: how many scenes; of up to ten, one is for validation and from four on two, of more 15 in 85.
         seed: of everything. A scene of the same name and seed is the same in sets of other sizes of one version.
         settings: what is recorded.
-        traits: of the scenes of each split, in turn.
+        traits: of the scenes, in turn within each split.
 
     Returns:
         The manifest.
@@ -155,7 +158,7 @@ def plan_splits(
         num_scenes: scenes by split.
         seed: of everything.
         settings: what is recorded.
-        traits: of the scenes of each split, in turn.
+        traits: of the scenes, in turn within each split.
 
     Returns:
         The manifest.
@@ -181,10 +184,10 @@ def _planned(
     version: str, num_scenes: Mapping[str, int], seed: int, settings: Settings, traits: Sequence[Traits]
 ) -> Manifest:
     if seed < 0:
-        raise ValueError(f"plan_manifest: seed must be at least 0, got {seed}")
+        raise ValueError(f"a manifest's seed must be at least 0, got {seed}")
     wishes = [
-        {"split": split, **traits[number % len(traits)]}
-        for split in SPLITS
+        {"split": split, **traits[(number + begin) % len(traits)]}
+        for split, begin in _FIRST_TRAITS.items()
         for number in range(num_scenes.get(split, 0))
     ]
     rural = any(it.get("landscape") == "rural" for it in traits)

@@ -89,7 +89,7 @@ def plain(light: Light, weather: Weather) -> bool:
 
 
 def through_rain_and_lens(
-    picture: np.ndarray, instant: Instant, view: View, shot: Shot, weather: Weather
+    picture: np.ndarray, instant: Instant, view: View, shot: Shot, weather: Weather, inside: np.ndarray | None = None
 ) -> np.ndarray:
     """What reaches the sensor of a rendered picture.
 
@@ -99,6 +99,7 @@ def through_rain_and_lens(
         view: the rays through the picture.
         shot: the camera.
         weather: of the scene.
+        inside: (H * W,) bool, pixels that the exposure goes by; None: all.
 
     Returns:
         (H, W, 3) float32 light.
@@ -118,7 +119,8 @@ def through_rain_and_lens(
         sun = light.sun * np.float32(light.glare * fading)
         result += veil(view.directions, light.to_sun, sun).reshape(*size, 3)
     if light.dark:
-        result += glow(result, expose(result, light), view.pixel_rad, weather.extinction_per_m)
+        seen = result if inside is None else result.reshape(1, -1, 3)[:, inside]
+        result += glow(result, expose(seen, light), view.pixel_rad, weather.extinction_per_m)
     return result
 
 

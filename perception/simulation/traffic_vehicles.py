@@ -128,7 +128,8 @@ def draw_vehicles(
     lanes = [lane for lane in town.lanes if lane.junction is None]
     distance = np.array([np.linalg.norm(lane.centerline[:, None] - seen, axis=-1).min() for lane in lanes])
     near = [lane for lane, away in zip(lanes, distance, strict=True) if away < _NEAR_M]
-    for kind in _WANTED_NEAR if town.landscape == "town" else _WANTED_ON_COUNTRY_ROADS:
+    wanted = _WANTED_NEAR if town.landscape == "town" else _WANTED_ON_COUNTRY_ROADS
+    for kind in wanted if near else ():
         any(placing.put(kind, near[int(rng.integers(len(near)))], float(rng.random())) for _ in range(8))
     for lane, away in zip(lanes, distance, strict=True):
         if away > _FAR_M:

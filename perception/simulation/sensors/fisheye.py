@@ -167,7 +167,7 @@ class Fisheye:
             picture = smear(picture, self._pixel_motion(surroundings, hits, t_us).reshape(*size, 2))
         if not plain(light, surroundings.weather):
             shot = Shot.of(self.channel, surroundings, self.sensor2ego, t_us, THETA_MAX_RAD, self.lens.project)
-            picture = through_rain_and_lens(picture, instant, view, shot, surroundings.weather)
+            picture = through_rain_and_lens(picture, instant, view, shot, surroundings.weather, self._inside)
         rim = np.clip(self.lens.rays[1] / _RIM_RAD, 0, 1).astype(np.float32).reshape(*size, 1)
         noise = grain(surroundings, self.channel, t_us, size)
         exposure = expose(picture.reshape(1, -1, 3)[:, self._inside], light)
