@@ -64,11 +64,17 @@ def main() -> int:
     draw_sweeps(options.simulated, tables)
     if options.recorded is not None:
         ours = statistics(options.simulated, tables)
-        theirs = statistics(options.recorded, read_tables(options.recorded / "v1.0-mini"))
-        scans = [options.simulated / row.filename for name in RADARS for row in keyframes(tables, name)]
-        ours |= radar_statistics([read_radar(it) for it in scans])
+        recorded_tables = read_tables(options.recorded / "v1.0-mini")
+        theirs = statistics(options.recorded, recorded_tables)
         originals = sorted((options.recorded.parent / "radar").glob("*.pcd"))
+        scans = {name: _scans(options.simulated, tables, name) for name in RADARS}
+        ours |= radar_statistics([scan for them in scans.values() for scan in them])
+        ours["radar, returns kept by sensor"] = {name: _num_kept(them) for name, them in scans.items()}
         theirs |= radar_statistics([read_radar(it) for it in originals])
+        known = {name: _scans(options.recorded, recorded_tables, name) for name in RADARS}
+        for path in originals:
+            known[next(name for name in RADARS if f"__{name}__" in path.name)].append(read_radar(path))
+        theirs["radar, returns kept by sensor"] = {name: _num_kept(them) for name, them in known.items() if them}
         page = DOCS / "simulation.md"
         before, rest = page.read_text().split(BEGIN)
         page.write_text(before + BEGIN + "\n" + report(theirs, ours) + END + rest.split(END)[1])
@@ -132,6 +138,14 @@ def statistics(root: Path, tables: Tables) -> dict[str, dict[str, float]]:
     """
     found = list(sweeps(root, tables))
     return {**_lidar(found), **_boxes(found), "pictures": _pictures(root, tables)}
+
+
+def _scans(root: Path, tables: Tables, channel: str) -> list[np.ndarray]:
+    return [read_radar(root / row.filename) for row in keyframes(tables, channel)]
+
+
+def _num_kept(scans: list[np.ndarray]) -> float:
+    return float(np.mean([RadarFilter().keeps(scan).sum() for scan in scans]))
 
 
 def radar_statistics(scans: list[np.ndarray]) -> dict[str, dict[str, float]]:
