@@ -1,0 +1,97 @@
+"""What is trained: fusers for any subset of the sensors, and specialists that know one subset alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+LETTERS = {"C": "camera", "F": "fisheye", "L": "lidar", "R": "radar", "U": "ultrasonic"}
+"""One letter for each branch."""
+
+ALL = "C+F+L+R+U"
+SUBSETS = ("C", "L", "R", "U", "F", "C+L", "C+R", "L+R", "C+L+R", ALL)
+"""What every fuser is scored on."""
+
+FUSERS = (
+    "concat_conv",
+    "gmu",
+    "ssma",
+    "cmx",
+    "bottleneck",
+    "sequential",
+    "qmf",
+    "metaocc",
+    "reconstruction",
+    "deformable",
+)
+MAIN, BASELINE = "deformable", "concat_conv"
+
+_KEPT = 0.6
+_WHOLE = 0.25
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training run.
+
+    Attributes:
+        fuser: name of its config in `configs/fusers`.
+        sensors: the subset that it is trained on, such as "C+L"; None: any, drawn for each sample.
+        seed: of order, initial weights and drawn subsets.
+    """
+
+    fuser: str
+    sensors: str | None = None
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.fuser}-{self.sensors or 'any'}-{self.seed}"
+
+    @property
+    def scored_on(self) -> tuple[str, ...]:
+        """Subsets that it is scored on: a specialist on its own."""
+        return SUBSETS if self.sensors in (None, ALL) else (str(self.sensors),)
+
+
+def arms() -> list[Arm]:
+    """Every run of the study, the most wanted ones first.
+
+    Returns:
+        The main fuser and the baseline; specialists and the main fuser with three seeds; the other fusers; the baseline
+        that has never missed a sensor.
+    """
+    runs = [Arm(MAIN), Arm(BASELINE), Arm(BASELINE, ALL)]
+    for seed in range(3):
+        runs += [Arm(MAIN, subset, seed) for subset in ("C+L", "L", "C+R")]
+        runs += [Arm(MAIN, None, seed)] if seed else []
+    return runs + [Arm(fuser) for fuser in FUSERS if fuser not in (MAIN, BASELINE)]
+
+
+def branches_of(subset: str) -> frozenset[str]:
+    """The branches of a subset such as "C+L"."""
+    return frozenset(LETTERS[letter] for letter in subset.split("+"))
+
+
+def drawn_sensors(arm: Arm, count: int, generator: torch.Generator) -> list[frozenset[str]]:
+    """The sensors of the samples of a batch.
+
+    Args:
+        arm: says whether they are drawn.
+        count: B samples.
+        generator: source of the draws.
+
+    Returns:
+        B sets of branches, none empty.
+    """
+    if arm.sensors is not None:
+        return [branches_of(arm.sensors)] * count
+    names, result = tuple(LETTERS.values()), []
+    while len(result) < count:
+        whole = float(torch.rand((), generator=generator)) < _WHOLE
+        kept = torch.rand(len(names), generator=generator) < _KEPT
+        chosen = frozenset(name for name, keep in zip(names, kept.tolist(), strict=True) if keep or whole)
+        result += [chosen] if chosen else []
+    return result

@@ -1,0 +1,110 @@
+"""Scores of a run on subsets of the sensors: official boxes, near field, time and size."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.fusion.arms import Arm, branches_of
+from benchmarks.fusion.study import VERSION, Study, run_from_features
+from perception.data.collate import collate
+from perception.evaluation.bootstrap import bootstrap
+from perception.evaluation.detection import write_predictions
+from perception.evaluation.detection_report import evaluate_submission
+from perception.evaluation.near_field_report import (
+    evaluate_near_field,
+    near_field_bootstrap,
+    write_near_field_predictions,
+)
+from perception.evaluation.official import evaluate_official
+from perception.formats.files import atomic_writer
+from perception.formats.submission import SubmissionMeta
+from perception.models.detector import Detector
+from perception.runtime.checkpoint import load_weights
+from perception.structures import Predictions, Sample
+from perception.training.feature_cache import FeatureCache
+
+SPLIT = "val"
+_TIMED = 11
+
+
+def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) -> None:
+    """Scores a trained run on each of its subsets; what is scored already is left alone.
+
+    Args:
+        arm: which run.
+        study: where everything lies.
+        cache: the branches' maps.
+        samples: annotations of the validation samples.
+    """
+    run = study.work / "runs" / arm.name
+    wanted = [subset for subset in arm.scored_on if not (run / subset / "scores.json").exists()]
+    if not wanted:
+        return
+    detector = study.detector(arm.fuser).eval()
+    load_weights(detector, run / "weights.safetensors")
+    for subset in wanted:
+        folder = run / subset
+        folder.mkdir(exist_ok=True)
+        found = _predictions(detector, cache, samples, subset)
+        meta = SubmissionMeta(
+            use_camera=bool({"C", "F"} & set(subset)), use_lidar="L" in subset, use_radar="R" in subset
+        )
+        write_predictions(folder / "results.json", _kept(found, folder), detector.class_names, meta)
+        report = evaluate_submission(folder / "results.json", study.index, SPLIT)
+        summary = evaluate_official(study.dataroot, VERSION, SPLIT, folder / "results.json", folder)
+        near = near_field_bootstrap(evaluate_near_field(folder, study.dataroot, study.index, SPLIT))
+        row: dict[str, Any] = {
+            **asdict(arm),
+            "subset": subset,
+            "mAP": summary["mean_ap"],
+            "NDS": summary["nd_score"],
+            "near_iou": near["iou"].value,
+            "near_distance_error_m": near["distance_error_m"].value,
+            "latency_ms": _latency_ms(detector, cache, samples[0], subset),
+            "parameters": sum(parameter.numel() for parameter in detector.fuser.parameters()),
+            "intervals": {name: asdict(it) for name, it in {**bootstrap(report), **near}.items()},
+        }
+        with atomic_writer(folder / "scores.json") as file:
+            file.write(json.dumps(row, indent=2).encode())
+        print(f"{arm.name} on {subset}: mAP {row['mAP']:.4f}, NDS {row['NDS']:.4f}, near IoU {row['near_iou']:.3f}")
+
+
+@torch.no_grad()
+def _predictions(
+    detector: Detector, cache: FeatureCache, samples: list[Sample], subset: str
+) -> Iterator[tuple[Predictions, Sample]]:
+    for sample in tqdm(samples, desc=subset, unit="sample"):
+        batch = collate([sample])
+        features = cache.read(cache.rows(batch.tokens), [branches_of(subset)])
+        (found,) = detector.predict(run_from_features(detector, features), batch)
+        yield found, sample
+
+
+def _kept(
+    found: Iterator[tuple[Predictions, Sample]], folder: Path
+) -> Iterator[tuple[Predictions, Tensor]]:
+    for predictions, sample in found:
+        write_near_field_predictions(folder, [(predictions, sample.scene)])
+        yield predictions, sample.ego2global
+
+
+@torch.no_grad()
+def _latency_ms(detector: Detector, cache: FeatureCache, sample: Sample, subset: str) -> float:
+    """Median of the fuser alone on one sample."""
+    features = cache.read(cache.rows([sample.token]), [branches_of(subset)])
+    seconds = []
+    for _ in range(_TIMED):
+        start = time.perf_counter()
+        detector.fuser(features)
+        seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds[1:])

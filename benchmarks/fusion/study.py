@@ -1,0 +1,131 @@
+"""What all steps of the study share: the detector, the samples' annotations, the cached maps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from perception.data.collate import collate
+from perception.data.index import Index
+from perception.data.index_build import build_index
+from perception.data.loading import SampleLoader
+from perception.drives.setup import sensor_settings
+from perception.models.detector import Detector, DetectorOutput
+from perception.runtime.checkpoint import load_weights
+from perception.runtime.config import build_detector, load_config
+from perception.structures import Batch, Sample, SensorFeatures
+from perception.training.feature_cache import FeatureCache
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+VERSION = "v1.0-trainval"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Paths of a study.
+
+    Attributes:
+        dataroot: of sim-v2.
+        work: folder of everything that is made.
+        config: training config of the branches.
+        weights: their weights.
+    """
+
+    dataroot: Path
+    work: Path
+    config: Path
+    weights: Path
+
+    @cached_property
+    def tree(self) -> dict[str, Any]:
+        """The config's plain values."""
+        return load_config(self.config)
+
+    @cached_property
+    def index(self) -> Index:
+        """Of the set; made where there is none."""
+        folder = self.work / "index"
+        if not folder.exists():
+            self.work.mkdir(parents=True, exist_ok=True)
+            build_index(self.dataroot, VERSION, folder)
+        return Index.open(folder)
+
+    def detector(self, fuser: str | None = None) -> Detector:
+        """The detector with the weights of the branches.
+
+        Args:
+            fuser: name of a config in `configs/fusers`, which starts untrained; None keeps that of the branches' run.
+
+        Returns:
+            The detector; neck and heads start from the branches' run too.
+        """
+        tree = self.tree
+        if fuser is None:
+            detector = build_detector(tree)
+            load_weights(detector, self.weights)
+            return detector
+        arguments = tree["model"]["init_args"]["detector"]
+        losses = load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
+        arguments = {
+            **arguments,
+            "init_args": {
+                **arguments["init_args"],
+                "fuser": load_config(CONFIGS / "fusers" / f"{fuser}.yaml"),
+                "auxiliary_losses": {**arguments["init_args"].get("auxiliary_losses", {}), **losses},
+            },
+        }
+        detector = build_detector(arguments)
+        for part in ("branches", "neck", "heads"):
+            load_weights(detector, self.weights, part)
+        return detector
+
+    def cache(self) -> FeatureCache:
+        """The maps of all samples of train and val; those that are missing are computed."""
+        positions = [*self.positions("train"), *self.positions("val")]
+        detector = self.detector().eval()
+        cache = FeatureCache.create(
+            self.work / "features",
+            tokens=self.index.tokens_of(np.array(positions)),
+            channels={name: dict(branch.out_channels) for name, branch in detector.branches.items()},
+            grids=detector.grids,
+            source=hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+        )
+        if cache.missing:
+            suite = sensor_settings(self.tree)
+            loader = SampleLoader(
+                index=self.index, dataroot=self.dataroot, class_names=detector.class_names, annotations=False,
+                cameras=suite.cameras, lidar=suite.lidar, ranging=suite.ranging,
+            )  # fmt: skip
+            for row in tqdm(cache.missing, desc="features", unit="sample"):
+                cache.write([row], branch_features(detector, collate([loader.load(positions[row])])))
+        return cache
+
+    def positions(self, split: str) -> list[int]:
+        """Positions of a split's samples in the index."""
+        return self.index.samples_of(split).tolist()
+
+    def annotations(self, split: str, class_names: Sequence[str]) -> list[Sample]:
+        """Samples of a split without sensors: boxes and near fields."""
+        loader = SampleLoader(index=self.index, dataroot=self.dataroot, class_names=class_names)
+        return [loader.load(position) for position in self.positions(split)]
+
+
+@torch.no_grad()
+def branch_features(detector: Detector, batch: Batch) -> dict[str, SensorFeatures]:
+    """The maps of all branches."""
+    return {name: branch(batch, detector.grids) for name, branch in detector.branches.items()}
+
+
+def run_from_features(detector: Detector, features: dict[str, SensorFeatures]) -> DetectorOutput:
+    """What the detector computes after its branches."""
+    fused = detector.neck(detector.fuser(features))
+    aux = {f"fused/{key}": value for key, value in fused.aux.items()}
+    return DetectorOutput(heads={name: head(fused) for name, head in detector.heads.items()}, aux=aux)

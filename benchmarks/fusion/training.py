@@ -1,0 +1,122 @@
+"""One run of the study: fuser, neck and heads on cached maps; interrupted, it goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from benchmarks.fusion.arms import Arm, drawn_sensors
+from benchmarks.fusion.study import Study, run_from_features
+from perception.data.collate import collate
+from perception.formats.files import atomic_writer
+from perception.models.detector import Detector
+from perception.runtime.checkpoint import save_weights
+from perception.structures import Sample
+from perception.training.feature_cache import FeatureCache
+from perception.training.schedules import WarmupCosine
+
+_SAVE_EVERY = 100
+_EMA = 0.995
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every run is trained, the same for all.
+
+    Attributes:
+        steps: of the optimizer.
+        batch_size: samples of a step.
+        learning_rate: highest of the run.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient.
+    """
+
+    steps: int = 1500
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip: float = 35.0
+
+
+def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], recipe: Recipe) -> None:
+    """Trains a run to its end; a finished one is left alone.
+
+    Args:
+        arm: which run.
+        study: where everything lies.
+        cache: the branches' maps.
+        samples: annotations of the training samples.
+        recipe: how.
+    """
+    folder = study.work / "runs" / arm.name
+    if (folder / "weights.safetensors").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(arm.seed)
+    detector = study.detector(arm.fuser).train()
+    detector.branches.requires_grad_(False).eval()
+    trainable = [parameter for parameter in detector.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    schedule = WarmupCosine(warmup=0.1).build(optimizer, recipe.steps)
+    average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
+    state = {"detector": detector, "optimizer": optimizer, "schedule": schedule, "average": average}
+    checkpoint = folder / "checkpoint.pt"
+    begin, spent_s = _resume(checkpoint, state)
+    for step in tqdm(range(begin, recipe.steps), desc=arm.name, initial=begin, total=recipe.steps):
+        start_s = time.perf_counter()
+        loss = _loss(detector, arm, cache, samples, recipe, step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(detector)
+        spent_s += time.perf_counter() - start_s
+        if step % _SAVE_EVERY == _SAVE_EVERY - 1:
+            kept = {name: part.state_dict() for name, part in state.items()}
+            _save(checkpoint, {"step": step + 1, "spent_s": spent_s, **kept})
+            print(f"{arm.name}: step {step + 1}, loss {float(loss.detach()):.3f}, {spent_s:.0f} s", flush=True)
+    note = {"arm": asdict(arm), "recipe": asdict(recipe), "train_s": spent_s}
+    with atomic_writer(folder / "run.json") as file:
+        file.write(json.dumps(note).encode())
+    averaged = average.module
+    assert isinstance(averaged, Detector), "the average is of the detector"
+    save_weights(averaged, folder / "weights.safetensors", {name: json.dumps(value) for name, value in note.items()})
+    checkpoint.unlink(missing_ok=True)
+
+
+def _loss(
+    detector: Detector, arm: Arm, cache: FeatureCache, samples: list[Sample], recipe: Recipe, step: int
+) -> torch.Tensor:
+    """The loss of one step; samples and sensors depend on the arm's seed and the step alone."""
+    per_epoch = len(samples) // recipe.batch_size
+    order = torch.Generator().manual_seed(1_000_003 * arm.seed + step // per_epoch)
+    place = step % per_epoch * recipe.batch_size
+    chosen = torch.randperm(len(samples), generator=order)[place : place + recipe.batch_size].tolist()
+    batch = collate([samples[i] for i in chosen])
+    drawn = drawn_sensors(arm, len(chosen), torch.Generator().manual_seed(7_919 * arm.seed + 104_729 + step))
+    features = cache.read(cache.rows(batch.tokens), drawn)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = run_from_features(detector, features)
+        return torch.stack(list(detector.losses(output, batch).values())).sum()
+
+
+def _resume(path: Path, state: dict) -> tuple[int, float]:
+    if not path.exists():
+        return 0, 0.0
+    kept = torch.load(path, weights_only=True)
+    for name, part in state.items():
+        part.load_state_dict(kept[name])
+    return kept["step"], kept["spent_s"]
+
+
+def _save(path: Path, content: dict) -> None:
+    draft = path.with_suffix(".draft")
+    torch.save(content, draft)
+    draft.rename(path)
