@@ -88,7 +88,8 @@ def drawn_sensors(arm: Arm, count: int, generator: torch.Generator) -> list[froz
     """
     if arm.sensors is not None:
         return [branches_of(arm.sensors)] * count
-    names, result = tuple(LETTERS.values()), []
+    names = tuple(LETTERS.values())
+    result: list[frozenset[str]] = []
     while len(result) < count:
         whole = float(torch.rand((), generator=generator)) < _WHOLE
         kept = torch.rand(len(names), generator=generator) < _KEPT

@@ -90,9 +90,7 @@ def _predictions(
         yield found, sample
 
 
-def _kept(
-    found: Iterator[tuple[Predictions, Sample]], folder: Path
-) -> Iterator[tuple[Predictions, Tensor]]:
+def _kept(found: Iterator[tuple[Predictions, Sample]], folder: Path) -> Iterator[tuple[Predictions, Tensor]]:
     for predictions, sample in found:
         write_near_field_predictions(folder, [(predictions, sample.scene)])
         yield predictions, sample.ego2global

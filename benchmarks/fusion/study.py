@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from perception.data.index_build import build_index
 from perception.data.loading import SampleLoader
 from perception.drives.setup import sensor_settings
 from perception.models.detector import Detector, DetectorOutput
+from perception.models.parts import Branch
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.config import build_detector, load_config
 from perception.structures import Batch, Sample, SensorFeatures
@@ -94,16 +95,21 @@ class Study:
         cache = FeatureCache.create(
             self.work / "features",
             tokens=self.index.tokens_of(np.array(positions)),
-            channels={name: dict(branch.out_channels) for name, branch in detector.branches.items()},
+            channels={name: cast(Branch, branch).out_channels for name, branch in detector.branches.items()},
             grids=detector.grids,
             source=hashlib.sha256(self.weights.read_bytes()).hexdigest(),
         )
         if cache.missing:
             suite = sensor_settings(self.tree)
             loader = SampleLoader(
-                index=self.index, dataroot=self.dataroot, class_names=detector.class_names, annotations=False,
-                cameras=suite.cameras, lidar=suite.lidar, ranging=suite.ranging,
-            )  # fmt: skip
+                index=self.index,
+                dataroot=self.dataroot,
+                class_names=detector.class_names,
+                annotations=False,
+                cameras=suite.cameras,
+                lidar=suite.lidar,
+                **vars(suite.ranging),
+            )
             for row in tqdm(cache.missing, desc="features", unit="sample"):
                 cache.write([row], branch_features(detector, collate([loader.load(positions[row])])))
         return cache

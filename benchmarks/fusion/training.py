@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -65,7 +66,7 @@ def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], re
     optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = WarmupCosine(warmup=0.1).build(optimizer, recipe.steps)
     average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
-    state = {"detector": detector, "optimizer": optimizer, "schedule": schedule, "average": average}
+    state: dict[str, Any] = {"detector": detector, "optimizer": optimizer, "schedule": schedule, "average": average}
     checkpoint = folder / "checkpoint.pt"
     begin, spent_s = _resume(checkpoint, state)
     for step in tqdm(range(begin, recipe.steps), desc=arm.name, initial=begin, total=recipe.steps):
@@ -107,7 +108,7 @@ def _loss(
         return torch.stack(list(detector.losses(output, batch).values())).sum()
 
 
-def _resume(path: Path, state: dict) -> tuple[int, float]:
+def _resume(path: Path, state: dict[str, Any]) -> tuple[int, float]:
     if not path.exists():
         return 0, 0.0
     kept = torch.load(path, weights_only=True)
@@ -116,7 +117,7 @@ def _resume(path: Path, state: dict) -> tuple[int, float]:
     return kept["step"], kept["spent_s"]
 
 
-def _save(path: Path, content: dict) -> None:
+def _save(path: Path, content: dict[str, Any]) -> None:
     draft = path.with_suffix(".draft")
     torch.save(content, draft)
     draft.rename(path)

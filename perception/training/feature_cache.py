@@ -153,7 +153,7 @@ class FeatureCache:
             dtype: of the maps.
 
         Returns:
-            Branch name -> features; of a branch that no sample has there is none.
+            Branch name -> features; zeros of a branch that no sample has.
 
         Raises:
             ValueError: a row is not written.
@@ -164,9 +164,9 @@ class FeatureCache:
         for number, (branch, levels) in enumerate(self.channels.items()):
             wanted = np.array([sensors is None or branch in sensors[i] for i in range(len(rows))])
             present = torch.from_numpy(self._present[rows, number].astype(bool) & wanted)
-            if bool(present.any()):
-                bev = {level: self._map(branch, level, rows, dtype) for level in levels}
-                result[branch] = SensorFeatures(present=present, bev=bev)
+            load = self._map if bool(present.any()) else self._nothing
+            bev = {level: load(branch, level, rows, dtype) for level in levels}
+            result[branch] = SensorFeatures(present=present, bev=bev)
         return result
 
     def _map(self, branch: str, level: str, rows: Sequence[int], dtype: torch.dtype) -> BevMap:
@@ -175,6 +175,12 @@ class FeatureCache:
         validity: Tensor = torch.from_numpy(bits.astype(bool)).view(-1, 1, grid.num_y, grid.num_x)
         features = torch.from_numpy(np.asarray(self._maps[branch, level][rows])).to(dtype)
         return BevMap(features=features, validity=validity, grid=grid)
+
+    def _nothing(self, branch: str, level: str, rows: Sequence[int], dtype: torch.dtype) -> BevMap:
+        grid = self.grids[level]
+        size = (len(rows), self.channels[branch][level], grid.num_y, grid.num_x)
+        validity = torch.zeros((), dtype=torch.bool).expand(size[0], 1, *size[2:])
+        return BevMap(features=torch.zeros((), dtype=dtype).expand(size), validity=validity, grid=grid)
 
     def _open(self, name: str, kind: type, shape: tuple[int, ...]) -> np.memmap:
         path, whole = self.folder / name, (len(self.tokens), *shape)

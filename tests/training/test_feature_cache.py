@@ -53,7 +53,11 @@ def test_sensors_that_are_not_wanted_are_absent(tmp_path):
     read = cache.read([0, 1], [{"camera"}, {"camera", "ultrasonic"}])
     assert read["camera"].present.tolist() == [True, True]
     assert read["ultrasonic"].present.tolist() == [False, True]
-    assert set(cache.read([0], [{"ultrasonic"}])) == {"ultrasonic"}
+    alone = cache.read([0], [{"ultrasonic"}])
+    assert alone["camera"].present.tolist() == [False]
+    assert not alone["camera"].bev["main"].features.any()
+    assert not alone["camera"].bev["main"].validity.any()
+    assert alone["camera"].bev["main"].features.shape == wrote["camera"].bev["main"].features[:1].shape
 
 
 def test_interrupted_work_goes_on(tmp_path):
