@@ -60,8 +60,8 @@ def bootstrap(report: DetectionReport, draws: int = 1000, seed: int = 0) -> dict
     Raises:
         ValueError: there are no draws.
     """
-    values = _drawn(report, _counts(len(report.scenes), draws, seed))  # (D + 1, K)
-    return _intervals(values)
+    values = _drawn(report, draw_scenes(len(report.scenes), draws, seed))  # (D + 1, K)
+    return intervals_of(values, SCORES)
 
 
 def paired_bootstrap(
@@ -86,21 +86,42 @@ def paired_bootstrap(
             "paired_bootstrap: both reports must be of the same scenes, "
             f"got {', '.join(first.scenes)} and {', '.join(second.scenes)}"
         )
-    counts = _counts(len(first.scenes), draws, seed)
-    return _intervals(_drawn(second, counts) - _drawn(first, counts))
+    counts = draw_scenes(len(first.scenes), draws, seed)
+    return intervals_of(_drawn(second, counts) - _drawn(first, counts), SCORES)
 
 
-def _counts(num_scenes: int, draws: int, seed: int) -> np.ndarray:
-    """(D + 1, S) how often each scene is in each draw; the first row is every scene once."""
+def draw_scenes(num_scenes: int, draws: int, seed: int) -> np.ndarray:
+    """Draws scenes with replacement.
+
+    Args:
+        num_scenes: S, how many there are.
+        draws: D, how often as many are drawn.
+        seed: of the draws.
+
+    Returns:
+        (D + 1, S) how often each scene is in each draw; the first row is every scene once.
+
+    Raises:
+        ValueError: there are no draws.
+    """
     if draws < 1:
         raise ValueError(f"bootstrap: draws must be >= 1, got {draws}")
     drawn = np.random.default_rng(seed).multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=draws)
     return np.concatenate([np.ones((1, num_scenes), dtype=np.int64), drawn])
 
 
-def _intervals(values: np.ndarray) -> dict[str, Interval]:
+def intervals_of(values: np.ndarray, names: Sequence[str]) -> dict[str, Interval]:
+    """Figures with the range of their draws.
+
+    Args:
+        values: (D + 1, K) figures, first those on all scenes, then those of every draw.
+        names: of the K figures.
+
+    Returns:
+        By name.
+    """
     low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)  # (K,) each
-    return {name: Interval(float(values[0, k]), float(low[k]), float(high[k])) for k, name in enumerate(SCORES)}
+    return {name: Interval(float(values[0, k]), float(low[k]), float(high[k])) for k, name in enumerate(names)}
 
 
 def _drawn(report: DetectionReport, counts: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from perception.data.index import Index
-from perception.evaluation.bootstrap import Interval
+from perception.evaluation.bootstrap import Interval, draw_scenes, intervals_of
 from perception.evaluation.near_field import FIGURES, NearFieldCounts, NearFieldRule, NearFieldScorer
 from perception.formats.files import atomic_writer
 from perception.formats.near_field import NEAR_FIELD_GRID, read_near_field
@@ -132,7 +132,7 @@ def near_field_bootstrap(report: NearFieldReport, draws: int = 1000, seed: int =
     Raises:
         ValueError: there are no draws.
     """
-    return _intervals(_drawn(report, draws, seed))
+    return intervals_of(_drawn(report, draws, seed), FIGURES)
 
 
 def paired_near_field_bootstrap(
@@ -157,23 +157,14 @@ def paired_near_field_bootstrap(
             "paired_near_field_bootstrap: both reports must be of the same scenes, "
             f"got {', '.join(first.scenes)} and {', '.join(second.scenes)}"
         )
-    return _intervals(_drawn(second, draws, seed) - _drawn(first, draws, seed))
+    return intervals_of(_drawn(second, draws, seed) - _drawn(first, draws, seed), FIGURES)
 
 
 def _drawn(report: NearFieldReport, draws: int, seed: int) -> np.ndarray:
     """(D + 1, K) figures of every draw; the first row is every scene once."""
-    if draws < 1:
-        raise ValueError(f"near_field_bootstrap: draws must be >= 1, got {draws}")
-    number = len(report.scenes)
-    drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=draws)  # (D, S)
-    repeats = np.concatenate([np.ones((1, number), dtype=np.int64), drawn])
+    repeats = draw_scenes(len(report.scenes), draws, seed)  # (D + 1, S)
     sums = repeats @ np.array([astuple(counts) for counts in report.counts])  # (D + 1, S) @ (S, F)
     return np.array([list(NearFieldCounts(*row).figures().values()) for row in sums.tolist()])
-
-
-def _intervals(values: np.ndarray) -> dict[str, Interval]:
-    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)  # (K,) each
-    return {name: Interval(float(values[0, k]), float(low[k]), float(high[k])) for k, name in enumerate(FIGURES)}
 
 
 def _same_cells(found: Predictions) -> bool:
