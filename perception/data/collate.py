@@ -22,7 +22,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         samples: B samples, at least one.
 
     Returns:
-        The batch; no tensor is shared with the samples except annotations and the truth about the near field.
+        The batch; no tensor is shared with the samples except annotations and truths.
 
     Raises:
         ValueError: no samples; a group differs in its cameras, picture size or camera model; points differ in fields.
@@ -42,6 +42,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         radar4d=_collate_points([sample.radar4d for sample in samples]),
         ultrasonic=_collate_echoes([sample.ultrasonic for sample in samples]),
         near_field=tuple(sample.near_field for sample in samples),
+        map=tuple(sample.map for sample in samples),
+        occupancy=tuple(sample.occupancy for sample in samples),
         boxes=tuple(sample.boxes for sample in samples),
     )
 

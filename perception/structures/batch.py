@@ -9,6 +9,7 @@ from torch import Tensor
 from perception.structures.sample import Boxes3D, CameraImages
 from perception.structures.sensors import EchoBatch, NearField
 from perception.structures.tensors import check_shapes, map_tensors
+from perception.structures.truths import MapTruth, OccupancyTruth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,8 @@ class Batch:
         radar4d: points of all radars that measure height, with `RADAR4D_FIELDS`.
         ultrasonic: echoes of all ultrasonic sensors.
         near_field: B truths about the ground near the vehicle, None for a sample without; none given stands for B None.
+        map: B truths about the classes of the map, likewise.
+        occupancy: B truths about the occupied space, likewise.
 
     Raises:
         TypeError: a field that must be a tensor is none.
@@ -73,6 +76,8 @@ class Batch:
     radar4d: PointBatch | None = None
     ultrasonic: EchoBatch | None = None
     near_field: tuple[NearField | None, ...] = ()
+    map: tuple[MapTruth | None, ...] = ()
+    occupancy: tuple[OccupancyTruth | None, ...] = ()
 
     def __post_init__(self) -> None:
         shapes = {"timestamps_us": "B", "ego2global": "B 4 4", "ego2aug": "B 4 4"}
@@ -81,10 +86,11 @@ class Batch:
             raise ValueError(
                 f"Batch: boxes and scenes must have {len(self)} entries, got {len(self.boxes)} and {len(self.scenes)}"
             )
-        if not self.near_field:
-            object.__setattr__(self, "near_field", (None,) * len(self))
-        if len(self.near_field) != len(self):
-            raise ValueError(f"Batch: near_field must have {len(self)} entries, got {len(self.near_field)}")
+        for name in ("near_field", "map", "occupancy"):
+            truths = getattr(self, name) or (None,) * len(self)
+            if len(truths) != len(self):
+                raise ValueError(f"Batch: {name} must have {len(self)} entries, got {len(truths)}")
+            object.__setattr__(self, name, truths)
         for name in ("lidar", "radar", "radar4d", "ultrasonic"):
             sensor = getattr(self, name)
             if sensor is not None and len(sensor.present) != len(self):

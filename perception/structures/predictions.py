@@ -54,6 +54,50 @@ class NearFieldPrediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapPrediction:
+    """How likely each cell of the ground belongs to each class of the map.
+
+    Args:
+        probabilities: (K, Y, X) float32 in [0, 1], NaN where nothing was predicted; row = y cell, column = x cell.
+        class_names: K names of the layers.
+        grid: where the cells lie in the ego frame (the true one, not the augmented).
+
+    Raises:
+        TypeError: `probabilities` is no tensor.
+        ValueError: shapes that do not fit the names and the grid.
+    """
+
+    probabilities: Tensor
+    class_names: tuple[str, ...]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        sizes = {"K": len(self.class_names), "Y": self.grid.num_y, "X": self.grid.num_x}
+        check_shapes(self, {"probabilities": "K Y X"}, sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OccupancyPrediction:
+    """What fills each voxel around the vehicle.
+
+    Args:
+        labels: (Z, Y, X) uint8, number in `perception.formats.occupancy.OCCUPANCY_CLASSES`.
+        grid: where the voxels lie in the ego frame (the true one, not the augmented).
+
+    Raises:
+        TypeError: `labels` is no tensor.
+        ValueError: shapes that do not fit the grid.
+    """
+
+    labels: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        sizes = {"Z": self.grid.num_z, "Y": self.grid.num_y, "X": self.grid.num_x}
+        check_shapes(self, {"labels": "Z Y X"}, sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Predictions:
     """Everything predicted for one sample.
 
@@ -61,8 +105,12 @@ class Predictions:
         token: the sample's token.
         detections: boxes; None where the model has no detection head.
         near_field: obstacles near the vehicle; None where the model has no near-field head.
+        map: classes of the map; None where the model has no map head.
+        occupancy: the occupied space; None where the model has no occupancy head.
     """
 
     token: str
     detections: Detections | None
     near_field: NearFieldPrediction | None = None
+    map: MapPrediction | None = None
+    occupancy: OccupancyPrediction | None = None

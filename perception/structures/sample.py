@@ -8,6 +8,7 @@ from torch import Tensor
 from perception.geometry.cameras import CameraModel
 from perception.structures.sensors import NearField, UltrasonicEchoes
 from perception.structures.tensors import check_shapes, identity4
+from perception.structures.truths import MapTruth, OccupancyTruth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,8 @@ class Sample:
         radar4d: the same of radars that measure height, with `RADAR4D_FIELDS`.
         ultrasonic: what all ultrasonic sensors reported.
         near_field: truth about the ground near the vehicle.
+        map: truth about the classes of the map.
+        occupancy: truth about the occupied space.
         boxes: annotations; None where there are none to be had (an empty list of boxes is an annotation).
         problems: what was skipped while loading, one sentence each.
 
@@ -154,6 +157,8 @@ class Sample:
     radar4d: PointCloud | None = None
     ultrasonic: UltrasonicEchoes | None = None
     near_field: NearField | None = None
+    map: MapTruth | None = None
+    occupancy: OccupancyTruth | None = None
     boxes: Boxes3D | None = None
     problems: tuple[str, ...] = ()
 
