@@ -11,9 +11,9 @@ from perception.models.flips import Flip
 from perception.models.heads.centerpoint_decoding import CenterPointDecoding
 from perception.models.heads.centerpoint_output import (
     NUM_REGRESSION_CHANNELS,
-    REGRESSION_CHANNELS,
     CenterPointOutput,
     ClassGroups,
+    mirror_regression,
 )
 from perception.models.heads.centerpoint_targets import CenterPointTargets
 from perception.models.layers import conv_block
@@ -21,8 +21,8 @@ from perception.models.losses.centerpoint import CenterPointLoss
 from perception.models.parts import Head
 from perception.structures import Batch, Detections, FusedFeatures
 
-# Peaks are rare: starting at a score of 0.1 keeps the first focal losses small.
-_HEATMAP_BIAS = math.log(0.1 / 0.9)
+# Objects are rare: starting at a score of 0.1 keeps the first focal losses small.
+RARE_BIAS = math.log(0.1 / 0.9)
 
 
 class CenterPointHead(Head):
@@ -74,12 +74,12 @@ class CenterPointHead(Head):
         self.targets, self.loss, self.decoding = targets, loss, decoding
         self.shared = conv_block(in_channels, shared_channels)
         self.heatmaps = nn.ModuleList(
-            _branch(shared_channels, group_channels, len(names), _HEATMAP_BIAS) for names in groups
+            map_branch(shared_channels, group_channels, len(names), RARE_BIAS) for names in groups
         )
         self.regressions = nn.ModuleList(
-            _branch(shared_channels, group_channels, NUM_REGRESSION_CHANNELS) for _ in groups
+            map_branch(shared_channels, group_channels, NUM_REGRESSION_CHANNELS) for _ in groups
         )
-        self.overlaps = nn.ModuleList(_branch(shared_channels, group_channels, 1) for _ in groups if overlap)
+        self.overlaps = nn.ModuleList(map_branch(shared_channels, group_channels, 1) for _ in groups if overlap)
 
     def forward(self, fused: FusedFeatures) -> CenterPointOutput:
         """Runs the network.
@@ -162,18 +162,12 @@ def unflip_output(output: CenterPointOutput, flip: Flip) -> CenterPointOutput:
     Returns:
         Maps over the frame that was not mirrored.
     """
-    offset, height, size, yaw, velocity = output.regression.split(list(REGRESSION_CHANNELS.values()), dim=2)
-    # Along each mirrored axis an offset counts from the cell's other end, and a direction changes its sign. Of a yaw
-    # (sine, cosine), the sine is the direction along y and the cosine that along x.
-    sign = offset.new_tensor([-1.0 if axis in flip else 1.0 for axis in "xy"]).view(2, 1, 1)
-    regression = torch.cat(
-        (torch.where(sign < 0, 1 - offset, offset), height, size, yaw * sign.flip(0), velocity * sign), dim=2
-    )
+    regression = mirror_regression(output.regression.movedim(2, -1), flip, (1, 1))  # (B, G, Y, X, 10)
     axes = [-1] * ("x" in flip) + [-2] * ("y" in flip)
     return dataclasses.replace(
         output,
         heatmap=output.heatmap.flip(axes),
-        regression=regression.flip(axes),
+        regression=regression.movedim(-1, 2).flip(axes),
         overlap=None if output.overlap is None else output.overlap.flip(axes),
     )
 
@@ -185,7 +179,18 @@ def _class_groups(groups: Sequence[Sequence[str]]) -> ClassGroups:
     return ClassGroups(names=names, group_of_class=tuple(number for number, group in enumerate(groups) for _ in group))
 
 
-def _branch(in_channels: int, channels: int, out_channels: int, bias: float = 0.0) -> nn.Sequential:
+def map_branch(in_channels: int, channels: int, out_channels: int, bias: float = 0.0) -> nn.Sequential:
+    """Builds two convolutions that read one thing from a map.
+
+    Args:
+        in_channels: channels of the map.
+        channels: channels between the two.
+        out_channels: channels of what is read.
+        bias: what is read at first, about.
+
+    Returns:
+        The network.
+    """
     last = nn.Conv2d(channels, out_channels, 3, padding=1)
     nn.init.constant_(last.bias, bias)  # type: ignore[arg-type]
     return nn.Sequential(conv_block(in_channels, channels), last)

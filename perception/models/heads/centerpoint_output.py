@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from perception.geometry.grid import Grid
+from perception.models.flips import Flip
 
 # Channels of `CenterPointOutput.regression`, in order.
 REGRESSION_CHANNELS = {"offset": 2, "height": 1, "size": 3, "yaw": 2, "velocity": 2}
@@ -49,3 +51,22 @@ class CenterPointOutput:
     grid: Grid
     groups: ClassGroups
     overlap: Tensor | None = None
+
+
+def mirror_regression(regression: Tensor, flip: Flip, span_cells: tuple[float, float]) -> Tensor:
+    """Mirrors what is said of boxes.
+
+    Args:
+        regression: (..., 10), in the order of `REGRESSION_CHANNELS`.
+        flip: the mirrored axes.
+        span_cells: x y, the length along which an offset counts: 1 within its cell, or the number of cells.
+
+    Returns:
+        (..., 10), the same of the mirrored boxes; offsets count from the lower end again.
+    """
+    offset, height, size, yaw, velocity = regression.split(list(REGRESSION_CHANNELS.values()), dim=-1)
+    # Along each mirrored axis an offset counts from the other end, and a direction changes its sign. Of a yaw (sine,
+    # cosine), the sine is the direction along y and the cosine that along x.
+    sign = offset.new_tensor([-1.0 if axis in flip else 1.0 for axis in "xy"])
+    offset = torch.where(sign < 0, offset.new_tensor(span_cells) - offset, offset)
+    return torch.cat((offset, height, size, yaw * sign.flip(0), velocity * sign), dim=-1)

@@ -13,6 +13,23 @@ from perception.structures import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrueBoxes:
+    """The M annotated boxes of a batch whose centre lies on a grid and whose class is asked for.
+
+    Args:
+        boxes: (M, 9) in the augmented ego frame; sizes are positive.
+        sample: (M,) int64.
+        channel: (M,) int64, which of the asked classes.
+        position: (M, 2) x y of the centre in cells, counted from the grid's lower corner.
+    """
+
+    boxes: Tensor
+    sample: Tensor
+    channel: Tensor
+    position: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Targets:
     """Targets of one batch; the M boxes are those whose centre lies on the grid.
 
@@ -68,27 +85,70 @@ class CenterPointTargets:
         Returns:
             The targets.
         """
-        boxes, sample, labels = _augmented_boxes(batch)
-        channel_of_label = [groups.names.index(name) if name in groups.names else -1 for name in class_names]
-        channel = torch.tensor(channel_of_label, device=batch.device)[labels]  # (M,)
-        extent = torch.tensor(grid.cell_m[:2], device=batch.device)
-        position = (boxes[:, :2] - extent.new_tensor(grid.origin_m[:2])) / extent  # (M, 2) x y in cells
-        counts = extent.new_tensor((grid.num_x, grid.num_y))
-        kept = ((position >= 0) & (position < counts)).all(1) & (channel >= 0) & (boxes[:, 3:6] > 0).all(1)
-        boxes, sample, channel, position = boxes[kept], sample[kept], channel[kept], position[kept]
-
-        cells = position.floor().long()  # (M, 2) x y
-        radius = gaussian_radius(boxes[:, 3:5] / extent, self.min_overlap).floor().long()
-        heatmap = torch.zeros(len(batch), len(groups.names), grid.num_y, grid.num_x, device=batch.device)
-        radius = radius.clamp(min=self.min_radius_cells).clamp(max=max(grid.num_y, grid.num_x))  # more shows no more
-        draw_gaussians(heatmap, sample, channel, cells, radius)
-        group = torch.tensor(groups.group_of_class, device=batch.device)[channel]
+        truth = boxes_on_grid(batch, class_names, groups.names, grid)
+        cells = truth.position.floor().long()  # (M, 2) x y
+        group = torch.tensor(groups.group_of_class, device=batch.device)[truth.channel]
         return Targets(
-            heatmap=heatmap,
-            annotated=torch.tensor([boxes is not None for boxes in batch.boxes], device=batch.device),
-            cells=torch.stack((sample, group, cells[:, 1], cells[:, 0]), dim=1),  # (M,) x 4 -> (M, 4)
-            regression=encode_boxes(boxes, position - cells),
+            heatmap=self.heatmap(truth, len(batch), len(groups.names), grid),
+            annotated=annotated_samples(batch),
+            cells=torch.stack((truth.sample, group, cells[:, 1], cells[:, 0]), dim=1),  # (M,) x 4 -> (M, 4)
+            regression=encode_boxes(truth.boxes, truth.position - cells),
         )
+
+    @torch.no_grad()
+    def heatmap(self, truth: TrueBoxes, batch_size: int, num_classes: int, grid: Grid) -> Tensor:
+        """Draws a Gaussian at each box.
+
+        Args:
+            truth: M boxes.
+            batch_size: B.
+            num_classes: K.
+            grid: where the cells lie.
+
+        Returns:
+            (B, K, Y, X) in [0, 1], exactly 1 at the centres.
+        """
+        heatmap = truth.boxes.new_zeros(batch_size, num_classes, grid.num_y, grid.num_x)
+        size = truth.boxes[:, 3:5] / truth.boxes.new_tensor(grid.cell_m[:2])
+        radius = gaussian_radius(size, self.min_overlap).floor().long()
+        radius = radius.clamp(min=self.min_radius_cells).clamp(max=max(grid.num_y, grid.num_x))  # more shows no more
+        draw_gaussians(heatmap, truth.sample, truth.channel, truth.position.floor().long(), radius)
+        return heatmap
+
+
+@torch.no_grad()
+def boxes_on_grid(batch: Batch, class_names: Sequence[str], wanted: Sequence[str], grid: Grid) -> TrueBoxes:
+    """Finds the annotated boxes that a head can learn from, in the augmented ego frame.
+
+    Args:
+        batch: B samples; one without annotations gives none.
+        class_names: classes that the labels index.
+        wanted: classes that the head knows; boxes of others do not count.
+        grid: where the cells lie.
+
+    Returns:
+        The boxes, sample after sample.
+    """
+    boxes, sample, labels = _augmented_boxes(batch)
+    channel_of_label = [wanted.index(name) if name in wanted else -1 for name in class_names]
+    channel = torch.tensor(channel_of_label, device=batch.device)[labels]  # (M,)
+    extent = boxes.new_tensor(grid.cell_m[:2])
+    position = (boxes[:, :2] - extent.new_tensor(grid.origin_m[:2])) / extent  # (M, 2) x y in cells
+    counts = extent.new_tensor((grid.num_x, grid.num_y))
+    kept = ((position >= 0) & (position < counts)).all(1) & (channel >= 0) & (boxes[:, 3:6] > 0).all(1)
+    return TrueBoxes(boxes=boxes[kept], sample=sample[kept], channel=channel[kept], position=position[kept])
+
+
+def annotated_samples(batch: Batch) -> Tensor:
+    """Tells which samples have annotations; no boxes are annotations too.
+
+    Args:
+        batch: B samples.
+
+    Returns:
+        (B,) bool.
+    """
+    return torch.tensor([boxes is not None for boxes in batch.boxes], device=batch.device)
 
 
 def encode_boxes(boxes: Tensor, offset_cells: Tensor) -> Tensor:

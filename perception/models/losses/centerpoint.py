@@ -53,17 +53,30 @@ class CenterPointLoss:
         losses = {"heatmap": self.heatmap * focal / num_boxes}
         sample, group, row, column = targets.cells.unbind(1)
         predicted = output.regression[sample, group, :, row, column].float()  # (B, G, 10, Y, X) -> (M, 10)
-        known = targets.regression.isfinite()
-        errors = (predicted - torch.where(known, targets.regression, predicted.detach())).abs()
-        parts = errors.split(list(REGRESSION_CHANNELS.values()), dim=1)
-        for name, part in zip(REGRESSION_CHANNELS, parts, strict=True):
-            losses[name] = getattr(self, name) * part.sum() / num_boxes
+        for name, error in regression_errors(predicted, targets.regression).items():
+            losses[name] = getattr(self, name) * error / num_boxes
         if output.overlap is not None:
             guessed = output.overlap[sample, group, row, column].float()  # (B, G, Y, X) -> (M,)
             losses["overlap"] = (
                 self.overlap * (guessed - true_overlap(predicted, output, targets)).abs().sum() / num_boxes
             )
         return losses
+
+
+def regression_errors(predicted: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Sums up how far boxes are off; what is unknown does not count.
+
+    Args:
+        predicted: (M, 10), in the order of `REGRESSION_CHANNELS`.
+        targets: (M, 10), NaN or infinite where unknown.
+
+    Returns:
+        Scalar per name in `REGRESSION_CHANNELS`.
+    """
+    known = targets.isfinite()
+    errors = (predicted - torch.where(known, targets, predicted.detach())).abs()
+    parts = errors.split(list(REGRESSION_CHANNELS.values()), dim=1)
+    return {name: part.sum() for name, part in zip(REGRESSION_CHANNELS, parts, strict=True)}
 
 
 @torch.no_grad()
@@ -83,6 +96,21 @@ def true_overlap(regression: Tensor, output: CenterPointOutput, targets: Targets
     """
     sample, _, row, column = targets.cells.unbind(1)
     boxes, truth = (decode_boxes(values, row, column, output.grid) for values in (regression, targets.regression))
+    return paired_overlap(boxes, truth, sample)
+
+
+@torch.no_grad()
+def paired_overlap(boxes: Tensor, truth: Tensor, sample: Tensor) -> Tensor:
+    """Measures how well each box fits its own object.
+
+    Args:
+        boxes: (M, 9).
+        truth: (M, 9), one for each.
+        sample: (M,) int64; the fewer boxes a sample has, the cheaper.
+
+    Returns:
+        (M,) 2 IoU - 1 of the volumes, from -1 (apart) to 1 (the same).
+    """
     overlap = torch.zeros(len(boxes), device=boxes.device)
     for index in sample.unique().tolist():
         members = (sample == index).nonzero()[:, 0]
