@@ -44,7 +44,7 @@ ROOMS_OF = {
     "rich": {"training"},
     "safetensors": {"models", "runtime"},
     "scipy": {"simulation"},
-    "shapely": {"simulation"},
+    "shapely": {"formats", "simulation"},
     "tqdm": {"data", "simulation", "drives"},
     "transformers": {"models"},
     "yaml": {"runtime", "simulation"},
