@@ -1,0 +1,1 @@
+"""From detections to tracks: the same object keeps one number from moment to moment."""
