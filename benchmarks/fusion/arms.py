@@ -27,6 +27,9 @@ FUSERS = (
 )
 MAIN, BASELINE = "deformable", "concat_conv"
 
+SPECIALISTS = ("C+L", "L", "C+R")
+"""Subsets that have a model of their own to compare with, three seeds each."""
+
 _KEPT = 0.6
 _WHOLE = 0.25
 
@@ -52,8 +55,10 @@ class Arm:
 
     @property
     def scored_on(self) -> tuple[str, ...]:
-        """Subsets that it is scored on: a specialist on its own."""
-        return SUBSETS if self.sensors in (None, ALL) else (str(self.sensors),)
+        """Subsets that it is scored on: a specialist on its own, a further seed where specialists are."""
+        if self.sensors not in (None, ALL):
+            return (str(self.sensors),)
+        return SPECIALISTS if self.seed else SUBSETS
 
 
 def arms() -> list[Arm]:
@@ -65,7 +70,7 @@ def arms() -> list[Arm]:
     """
     runs = [Arm(MAIN), Arm(BASELINE), Arm(BASELINE, ALL)]
     for seed in range(3):
-        runs += [Arm(MAIN, subset, seed) for subset in ("C+L", "L", "C+R")]
+        runs += [Arm(MAIN, subset, seed) for subset in SPECIALISTS]
         runs += [Arm(MAIN, None, seed)] if seed else []
     return runs + [Arm(fuser) for fuser in FUSERS if fuser not in (MAIN, BASELINE)]
 

@@ -35,6 +35,7 @@ from perception.training.feature_cache import FeatureCache
 
 SPLIT = "val"
 _TIMED = 11
+_BATCH = 4
 
 
 def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) -> None:
@@ -83,11 +84,13 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) ->
 def _predictions(
     detector: Detector, cache: FeatureCache, samples: list[Sample], subset: str
 ) -> Iterator[tuple[Predictions, Sample]]:
-    for sample in tqdm(samples, desc=subset, unit="sample"):
-        batch = collate([sample])
-        features = cache.read(cache.rows(batch.tokens), [branches_of(subset)])
-        (found,) = detector.predict(run_from_features(detector, features), batch)
-        yield found, sample
+    for start in tqdm(range(0, len(samples), _BATCH), desc=subset, unit="batch"):
+        chosen = samples[start : start + _BATCH]
+        batch = collate(chosen)
+        features = cache.read(cache.rows(batch.tokens), [branches_of(subset)] * len(chosen))
+        with torch.autocast("cpu", torch.bfloat16):
+            output = run_from_features(detector, features)
+        yield from zip(detector.predict(output, batch), chosen, strict=True)
 
 
 def _kept(found: Iterator[tuple[Predictions, Sample]], folder: Path) -> Iterator[tuple[Predictions, Tensor]]:

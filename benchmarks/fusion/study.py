@@ -105,7 +105,7 @@ class Study:
                 index=self.index,
                 dataroot=self.dataroot,
                 class_names=detector.class_names,
-                annotations=False,
+                truths=None,
                 cameras=suite.cameras,
                 lidar=suite.lidar,
                 **vars(suite.ranging),

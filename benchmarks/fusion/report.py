@@ -1,0 +1,129 @@
+"""Tables and comparisons of a finished study, as Markdown: `python -m benchmarks.fusion.report --work W`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.fusion.arms import ALL, BASELINE, MAIN, SPECIALISTS, SUBSETS, Arm, arms
+from benchmarks.fusion.scoring import SPLIT
+from perception.data.index import Index
+from perception.evaluation.bootstrap import paired_bootstrap
+from perception.evaluation.detection_report import DetectionReport, evaluate_submission
+
+_SEEDS = range(3)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the study")
+    work = parser.parse_args().work
+    print(table(work, "mAP"), table(work, "NDS"), table(work, "near_iou"), sep="\n\n")
+    print(
+        "",
+        smaller_subsets(work),
+        "",
+        specialists(work),
+        "",
+        without_a_sensor(work),
+        "",
+        against_baseline(work),
+        sep="\n",
+    )
+
+
+def table(work: Path, figure: str) -> str:
+    """One figure of every run that is scored on all subsets.
+
+    Args:
+        work: folder of the study.
+        figure: name in the rows.
+
+    Returns:
+        A row for each run, a column for each subset, and the mean.
+    """
+    lines = [f"| {figure} | {' | '.join(SUBSETS)} | mean | parameters |", "|---" * (len(SUBSETS) + 3) + "|"]
+    for arm in arms():
+        rows = {subset: row(work, arm, subset) for subset in SUBSETS}
+        if any(found is None for found in rows.values()):
+            continue
+        values = [found[figure] for found in rows.values() if found]
+        title = arm.fuser + ("" if arm.sensors is None else ", never without a sensor")
+        parameters = next(found["parameters"] for found in rows.values() if found)
+        cells = [f"{value:.3f}" for value in (*values, statistics.fmean(values))]
+        lines.append(f"| {title} | {' | '.join(cells)} | {parameters:,} |")
+    return "\n".join(lines)
+
+
+def row(work: Path, arm: Arm, subset: str) -> dict[str, Any] | None:
+    """The scores of a run on a subset; None where there are none yet."""
+    path = work / "runs" / arm.name / subset / "scores.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def smaller_subsets(work: Path) -> str:
+    """By how much all sensors are better than fewer, scene by scene."""
+    lines = [f"{MAIN}, mAP with all sensors less that with a subset:"]
+    for subset in SUBSETS[:-1]:
+        gain = _gain(work, Arm(MAIN), subset, Arm(MAIN), ALL)
+        lines.append(f"- {subset}: {gain}")
+    return "\n".join(lines)
+
+
+def specialists(work: Path) -> str:
+    """What one set of weights for every subset loses against a model of one subset."""
+    lines = []
+    for subset in SPECIALISTS:
+        pairs = [
+            (row(work, Arm(MAIN, None, seed), subset), row(work, Arm(MAIN, subset, seed), subset)) for seed in _SEEDS
+        ]
+        known = [(any_subset["mAP"], own["mAP"]) for any_subset, own in pairs if any_subset and own]
+        if known:
+            mine, theirs = (statistics.fmean(column) for column in zip(*known, strict=True))
+            loss = f"{mine - theirs:+.4f}, {100 * (mine / theirs - 1):+.1f} %"
+            lines.append(f"- {subset}: any subset {mine:.4f}, specialist {theirs:.4f} ({loss}; {len(known)} seeds)")
+    return "\n".join(lines)
+
+
+def without_a_sensor(work: Path) -> str:
+    """What is kept without cameras, and without LiDAR."""
+    whole, blind, dark = (row(work, Arm(MAIN), subset) for subset in (ALL, "L+R", "C+R"))
+    lines = []
+    if whole and blind:
+        lines.append(f"- without cameras (L+R): {blind['mAP'] / whole['mAP']:.1%} of all sensors' mAP")
+    if whole and dark:
+        lines.append(f"- without LiDAR (C+R): {dark['mAP'] / whole['mAP']:.1%} of all sensors' mAP")
+    return "\n".join(lines)
+
+
+def against_baseline(work: Path) -> str:
+    """How the main fuser compares with the baseline, subset by subset."""
+    lines = [f"mAP of {MAIN} less that of {BASELINE}:"]
+    for subset in SUBSETS:
+        gain = _gain(work, Arm(BASELINE), subset, Arm(MAIN), subset)
+        lines.append(f"- {subset}: {gain}")
+    return "\n".join(lines)
+
+
+def _gain(work: Path, first: Arm, first_subset: str, second: Arm, second_subset: str) -> str:
+    reports = [_report(work, arm.name, subset) for arm, subset in ((first, first_subset), (second, second_subset))]
+    before, after = reports
+    if before is None or after is None:
+        return "not scored yet"
+    gain = paired_bootstrap(before, after, 300)["mAP"]
+    return f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+
+
+@cache
+def _report(work: Path, run: str, subset: str) -> DetectionReport | None:
+    results = work / "runs" / run / subset / "results.json"
+    return evaluate_submission(results, Index.open(work / "index"), SPLIT) if results.exists() else None
+
+
+if __name__ == "__main__":
+    main()
