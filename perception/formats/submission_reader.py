@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from perception.formats.classes import ATTRIBUTE_NUMBERS, ATTRIBUTES, DETECTION_CLASSES
 from perception.formats.nuscenes_rows import Int64
 from perception.formats.submission import MAX_BOXES_PER_SAMPLE
+from perception.formats.submission_scan import NUM_NUMBERS, SampleScanner, ScannedBoxes
 
 _LISTED = 10  # how many faults an error names
 
@@ -152,19 +152,15 @@ def read_submission(path: str | Path) -> Submission:
     path = Path(path)
     meta, results = _parse(path)
     faults: list[str] = []
-    parts: list[dict[str, np.ndarray]] = []
+    parts = [_boxes([])]
     inner_tokens: list[str] = []
-    counts: list[int] = []
-    for token, records in _decode_samples(results, faults):
-        if len(records) > MAX_BOXES_PER_SAMPLE:
-            faults.append(f"sample {token!r}: must have at most {MAX_BOXES_PER_SAMPLE} boxes, got {len(records)}")
-        parts.append(_columns(records))
-        counts.append(len(records))
-        inner_tokens.extend([record.sample_token for record in records])
+    for part, tokens in _read_samples(results, faults):
+        parts.append(part)
+        inner_tokens.extend(tokens)
         if len(faults) >= _LISTED:
             break
-    columns = {name: np.concatenate([part[name] for part in [_columns([]), *parts]]) for name in _columns([])}
-    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+    columns = _columns(parts)
+    offsets = np.cumsum([len(part.labels) for part in parts], dtype=np.int64)
     if not faults:
         faults.extend(_value_faults(columns, offsets, results))
     if faults:
@@ -201,17 +197,31 @@ def _stand_in(found: re.Match[bytes]) -> bytes:
     return repr(_STANDS_FOR_NAN).encode() if is_value else found.group()
 
 
-def _decode_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tuple[str, list[_Record]]]:
-    """Typed boxes of each sample; what cannot be typed goes to `faults`."""
+def _read_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tuple[ScannedBoxes, Sequence[str]]]:
+    """Boxes and their inner tokens, sample by sample; what cannot be read goes to `faults`."""
+    scanner = SampleScanner(MAX_BOXES_PER_SAMPLE)
     for token, value in results.items():
-        try:
-            yield token, _records(value)
-        except msgspec.ValidationError as error:
-            reason, _, place = str(error).partition(" - at ")
-            place = place.replace("`$", "").replace("`", "").replace("[", "box ", 1).replace("]", "", 1)
-            faults.append(": ".join(filter(None, (f"sample {token!r}", place.replace(".", ", field ", 1), reason))))
-        except (ValueError, RecursionError) as error:
-            faults.append(f"sample {token!r}: not JSON: {error}")
+        plain = scanner.scan(memoryview(value), token) if isinstance(value, msgspec.Raw) else None
+        if plain is not None:
+            yield plain, [token] * len(plain.labels)
+            continue
+        records = _decode_sample(token, value, faults)
+        if len(records) > MAX_BOXES_PER_SAMPLE:
+            faults.append(f"sample {token!r}: must have at most {MAX_BOXES_PER_SAMPLE} boxes, got {len(records)}")
+        yield _boxes(records), [record.sample_token for record in records]
+
+
+def _decode_sample(token: str, value: Any, faults: list[str]) -> list[_Record]:
+    """Typed boxes of a sample; none where they cannot be typed."""
+    try:
+        return _records(value)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        place = place.replace("`$", "").replace("`", "").replace("[", "box ", 1).replace("]", "", 1)
+        faults.append(": ".join(filter(None, (f"sample {token!r}", place.replace(".", ", field ", 1), reason))))
+    except (ValueError, RecursionError) as error:
+        faults.append(f"sample {token!r}: not JSON: {error}")
+    return []
 
 
 def _records(value: Any) -> list[_Record]:
@@ -220,23 +230,33 @@ def _records(value: Any) -> list[_Record]:
     return msgspec.convert(value, list[_Record])
 
 
-def _columns(records: Sequence[_Record]) -> dict[str, np.ndarray]:
+def _boxes(records: Sequence[_Record]) -> ScannedBoxes:
     """Numbers of some boxes; labels and attributes that are unknown become -2."""
-    numbers = [record.translation + record.size + record.rotation + record.velocity for record in records]
-    table = np.fromiter(chain.from_iterable(numbers), dtype=np.float64, count=12 * len(records)).reshape(-1, 12)
-    table[table == _STANDS_FOR_NAN] = np.nan
+    numbers = [(*it.translation, *it.size, *it.rotation, *it.velocity, it.detection_score) for it in records]
     attributes = [ATTRIBUTE_NUMBERS.get(record.attribute_name, -2) for record in records]
-    scores = np.array([record.detection_score for record in records], dtype=np.float64)
-    scores[scores == _STANDS_FOR_NAN] = np.nan
+    return ScannedBoxes(
+        numbers=np.array(numbers, dtype=np.float64).reshape(-1, NUM_NUMBERS),
+        labels=np.array([_LABELS.get(record.detection_name, -2) for record in records], dtype=np.int64),
+        attributes=np.array(attributes, dtype=np.int64),
+        num_pts=np.array([record.num_pts for record in records], dtype=np.int64),
+    )
+
+
+def _columns(parts: Sequence[ScannedBoxes]) -> dict[str, np.ndarray]:
+    labels, attributes, num_pts = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("labels", "attributes", "num_pts")
+    )
+    table = np.concatenate([part.numbers for part in parts])  # (N, 13)
+    table[table == _STANDS_FOR_NAN] = np.nan
     return {
         "translations": table[:, :3],
         "sizes_wlh": table[:, 3:6],
         "rotations_wxyz": table[:, 6:10],
-        "velocities": table[:, 10:],
-        "labels": np.array([_LABELS.get(record.detection_name, -2) for record in records], dtype=np.int64),
-        "scores": scores,
-        "attributes": np.array(attributes, dtype=np.int64),
-        "num_pts": np.array([record.num_pts for record in records], dtype=np.int64),
+        "velocities": table[:, 10:12],
+        "labels": labels,
+        "scores": table[:, 12],
+        "attributes": attributes,
+        "num_pts": num_pts,
     }
 
 
