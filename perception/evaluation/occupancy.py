@@ -158,12 +158,28 @@ class OccupancyScorer:
                 f"got {semantics.shape} {semantics.dtype} up to {semantics.max()}"
             )
         pairs = truth.semantics.astype(np.int64) * _CLASSES + semantics
-        masks = (truth.mask_camera, truth.mask_lidar, slice(None))
-        tables = [np.bincount(pairs[mask].ravel(), minlength=_CLASSES**2) for mask in masks]
-        volumes = (torch.from_numpy(labels.T.copy()) for labels in (truth.semantics, semantics))  # (Z, Y, X)
-        return OccupancyCounts(
-            1, np.reshape(tables, (len(MASKS), _CLASSES, _CLASSES)), *self._rays.count(*volumes, origins)
-        )
+        tables = [np.bincount(pairs[counted_voxels(truth, mask)], minlength=_CLASSES**2) for mask in MASKS]
+        real, said = (torch.from_numpy(labels.T.copy()) for labels in (truth.semantics, semantics))  # (Z, Y, X)
+        voxels = np.reshape(tables, (len(MASKS), _CLASSES, _CLASSES))
+        return OccupancyCounts(1, voxels, *self._rays.count(real, said, origins))
+
+
+def counted_voxels(truth: Occupancy, mask: str) -> np.ndarray:
+    """Which voxels of a truth count.
+
+    Args:
+        truth: of a sample.
+        mask: one of `MASKS`.
+
+    Returns:
+        (200, 200, 16) bool.
+
+    Raises:
+        ValueError: the mask is unknown.
+    """
+    if mask not in MASKS:
+        raise ValueError(f"counted_voxels: mask must be one of {', '.join(MASKS)}, got {mask!r}")
+    return {"camera": truth.mask_camera, "lidar": truth.mask_lidar, "none": np.ones(OCCUPANCY_SHAPE, bool)}[mask]
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

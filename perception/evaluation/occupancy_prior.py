@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.data.index import Index
-from perception.evaluation.occupancy import MASKS
+from perception.evaluation.occupancy import MASKS, counted_voxels
 from perception.formats.occupancy import FREE, OCCUPANCY_CLASSES, OCCUPANCY_SHAPE, Occupancy, read_occupancy
 from perception.formats.occupancy_predictions import occupancy_truth_path
 
@@ -37,8 +37,7 @@ class OccupancyTally:
         Args:
             truth: of a sample.
         """
-        masks = {"camera": truth.mask_camera, "lidar": truth.mask_lidar, "none": slice(None)}
-        counted = masks[self.mask]
+        counted = counted_voxels(truth, self.mask)
         places = self._first[counted] + truth.semantics[counted]
         self._counts.reshape(-1)[places] += 1  # each voxel once
 
