@@ -89,9 +89,7 @@ def _picture_rows(index: Index, dataroot: Path, repeats: int) -> list[dict[str, 
     if not positions:
         raise ValueError(f"run: {dataroot} must have a sample with six cameras, got none in {len(index)} samples")
     position, cameras = positions[0], CameraLoading(image_size_px=IMAGE_SIZE_PX)
-    loader = SampleLoader(
-        index=index, dataroot=dataroot, class_names=DETECTION_CLASSES, cameras=cameras, annotations=False
-    )
+    loader = SampleLoader(index=index, dataroot=dataroot, class_names=DETECTION_CLASSES, cameras=cameras, truths=None)
     sensors = index.record(position).sensors
     paths = [dataroot / sensors[channel].path for channel in NUSCENES_CAMERAS]
     case = f"six {sensors['CAM_FRONT'].width}x{sensors['CAM_FRONT'].height} JPEGs -> "
@@ -135,14 +133,14 @@ def _point_rows(index: Index, dataroot: Path, version: str, repeats: int) -> lis
     peer = DevkitReader(nusc, nusc.get("sample", index.record(position).token))
     case = f"keyframe + {NUM_SWEEPS} sweeps, {peer.lidar().shape[1]} points"
     sensors: dict[str, Any] = {"index": index, "dataroot": dataroot, "class_names": DETECTION_CLASSES}
-    lidar = SampleLoader(**sensors, lidar=LidarLoading(num_sweeps=NUM_SWEEPS), annotations=False)
+    lidar = SampleLoader(**sensors, lidar=LidarLoading(num_sweeps=NUM_SWEEPS), truths=None)
     rows = [_row("load sweeps", case, lambda: lidar.load(position).lidar, "nuscenes-devkit", peer.lidar, repeats)]
     radars = [i for i in range(len(index)) if not index.record(i).sensors.keys().isdisjoint(NUSCENES_RADARS)]
     if not radars:
         return rows
     position = max(radars, key=lambda i: (len(index.sweeps(i, "RADAR_FRONT", NUM_SWEEPS)), len(index.extra_sensors(i))))
     peer = DevkitReader(nusc, nusc.get("sample", index.record(position).token))
-    radar = SampleLoader(**sensors, radar=RadarLoading(num_sweeps=NUM_SWEEPS), annotations=False)
+    radar = SampleLoader(**sensors, radar=RadarLoading(num_sweeps=NUM_SWEEPS), truths=None)
     case = f"{len(peer.radars)} radars, {len(index.sweeps(position, 'RADAR_FRONT', NUM_SWEEPS))} sweeps each"
     rows.append(_row("load radars", case, lambda: radar.load(position).radar, "nuscenes-devkit", peer.radar, repeats))
     every = SampleLoader(

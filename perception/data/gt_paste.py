@@ -11,6 +11,7 @@ from torch import Tensor
 
 from perception.data.dropout import modalities_of
 from perception.data.gt_paste_objects import ObjectDatabase, Objects
+from perception.data.map_truth import VEHICLE_CLASS
 from perception.ops.box_iou_rotated import box_iou_rotated
 from perception.ops.points_in_boxes import points_in_boxes
 from perception.structures import Boxes3D, PointCloud, Sample
@@ -110,7 +111,9 @@ class GroundTruthPaste:
             sample,
             lidar=_with_points(sample.lidar, drawn, fits),
             boxes=_with_boxes(sample.boxes, drawn.boxes, fits),
-            near_field=None,  # which does not know of the new objects
+            near_field=None,  # which does not know of the new objects; nor does what follows
+            occupancy=None,
+            map=None if sample.map is not None and VEHICLE_CLASS in sample.map.class_names else sample.map,
         )
 
     def _draw(self, present: Boxes3D, generator: torch.Generator) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from perception.data.annotations import boxes_in_ego, class_label_map
+from perception.data.annotations import class_label_map
 from perception.data.camera_groups import load_cameras
 from perception.data.index import Index, SensorRecord
 from perception.data.points import POINT_FIELDS, load_points, move_points, thin_points
@@ -30,10 +30,10 @@ from perception.data.sensor_settings import (
     camera_groups,
     check_loading,
 )
+from perception.data.truths import ANNOTATIONS, MapLoading, TruthLoading, Truths
 from perception.data.ultrasonic import load_ultrasonic
 from perception.formats.lidar import NonFinite
-from perception.formats.near_field import NEAR_FIELD_GRID, read_near_field
-from perception.structures import NearField, PointCloud, Sample
+from perception.structures import PointCloud, Sample
 
 __all__ = [
     "FISHEYE_CAMERAS",
@@ -41,10 +41,12 @@ __all__ = [
     "NUSCENES_RADARS",
     "CameraLoading",
     "LidarLoading",
+    "MapLoading",
     "Radar4dLoading",
     "RadarLoading",
     "RangingLoading",
     "SampleLoader",
+    "TruthLoading",
     "UltrasonicLoading",
 ]
 
@@ -60,7 +62,8 @@ class SampleLoader:
 
     Under `on_error="skip"` a sensor whose file is missing, damaged or outside the dataroot is left out as if it had
     no recording (a sweep or a burst is left out alone), points that are not finite are dropped, and each problem is a
-    sentence in `Sample.problems` and a count in `skipped`. Under "raise" it is a `SensorFileError`.
+    sentence in `Sample.problems` and a count in `skipped`. Under "raise" it is a `SensorFileError`. A truth of map or
+    occupancy that the set does not have is told in the same way under both, and is no error: other tasks go on.
 
     Args:
         index: an index, or the path of one.
@@ -71,7 +74,7 @@ class SampleLoader:
         radar: returns of radars to load; None loads none.
         radar4d: points of radars that measure height to load; None loads none.
         ultrasonic: bursts of ultrasonic sensors to load; None loads none.
-        annotations: whether to load boxes and the truth about the near field, where the set has them.
+        truths: what to load of what is known to be there; None loads nothing of it.
         on_error: "raise" or "skip".
 
     Raises:
@@ -91,7 +94,7 @@ class SampleLoader:
         radar: RadarLoading | None = None,
         radar4d: Radar4dLoading | None = None,
         ultrasonic: UltrasonicLoading | None = None,
-        annotations: bool = True,
+        truths: TruthLoading | None = ANNOTATIONS,
         on_error: OnError = "raise",
     ) -> None:
         if not Path(dataroot).is_dir():
@@ -104,8 +107,8 @@ class SampleLoader:
         self.radar = radar
         self.radar4d = radar4d
         self.ultrasonic = ultrasonic
-        self.annotations = annotations
-        self._label_map = class_label_map(self.class_names)
+        self.truths = TruthLoading(boxes=False, near_field=False) if truths is None else truths
+        self._truths = Truths(self.index, self.dataroot, self.truths, class_label_map(self.class_names))
         self._log = ProblemLog(on_error)
         self._non_finite: NonFinite = "raise" if on_error == "raise" else "drop"
         for wanted in (*self.cameras, lidar, radar, radar4d, ultrasonic):
@@ -137,9 +140,6 @@ class SampleLoader:
         files = SampleFiles(self.index, i, self.dataroot, self._log)
         record = files.record
         groups = {wanted.group: load_cameras(files, wanted) for wanted in self.cameras}
-        boxes = None
-        if self.annotations and record.annotations is not None:
-            boxes = boxes_in_ego(record.annotations, files.global2ego, self._label_map)
         return Sample(
             token=record.token,
             scene=record.scene,
@@ -150,8 +150,10 @@ class SampleLoader:
             radar=_if_wanted(load_radar, files, self.radar),
             radar4d=_if_wanted(load_radar4d, files, self.radar4d),
             ultrasonic=_if_wanted(load_ultrasonic, files, self.ultrasonic),
-            near_field=self._load_near_field(files) if self.annotations else None,
-            boxes=boxes,
+            near_field=self._truths.near_field(files),
+            map=self._truths.map(files),
+            occupancy=self._truths.occupancy(files),
+            boxes=self._truths.boxes(files),
             problems=tuple(files.problems),
         )
 
@@ -181,15 +183,6 @@ class SampleLoader:
             reason = f"{num_dropped} points are not finite"
             files.report("non_finite_points", sensor.channel, sensor.path, reason)
         return move_points(points, files.sensor2ego(sensor), files.lag_s(sensor))
-
-    def _load_near_field(self, files: SampleFiles) -> NearField | None:
-        """The truth, where the set has any for the scene."""
-        record = files.record
-        folder = f"near_field/{record.scene}"
-        if not (self.dataroot / folder).is_dir():
-            return None
-        cells = files.read("near_field", f"{folder}/{record.token}.npz", read_near_field)
-        return None if cells is None else NearField(cells=torch.from_numpy(cells), grid=NEAR_FIELD_GRID)
 
 
 def _if_wanted(load: Callable[[SampleFiles, W], T | None], files: SampleFiles, wanted: W | None) -> T | None:

@@ -36,6 +36,7 @@ class MapSource:
         self.index = index
         self.dataroot = Path(dataroot)
         self._maps: dict[str, VectorMap] = {}
+        self._faults: dict[str, str] = {}  # a damaged file is read once, not for every sample
 
     def path_of(self, position: int) -> str:
         """Names the vector map of a sample.
@@ -67,14 +68,20 @@ class MapSource:
             ValueError: the file is damaged.
         """
         path = self.path_of(position)
+        if path in self._faults:
+            raise ValueError(self._faults[path])
         if path not in self._maps:
-            self._maps[path] = VectorMap(self.dataroot / path)
+            try:
+                self._maps[path] = VectorMap(self.dataroot / path)
+            except ValueError as error:
+                self._faults[path] = str(error)
+                raise
         return self._maps[path]
 
     def in_ego(
         self, position: int, class_names: Sequence[str] = MAP_TRUTH_CLASSES, grid: Grid = PROTOCOL_GRID
     ) -> np.ndarray:
-        """Masks in the ego frame at the sample's time.
+        """Masks in the ego frame at the sample's time, as the protocols draw them (see `VectorMap.rasterize`).
 
         Args:
             position: in the index.
@@ -91,16 +98,16 @@ class MapSource:
         """
         check_map_classes(class_names)
         record = self.index.record(position)
-        masks = np.zeros((len(class_names), grid.num_y, grid.num_x), dtype=bool)
-        from_map = [number for number, name in enumerate(class_names) if name != VEHICLE_CLASS]
-        if from_map:
+        on_map = [name for name in class_names if name != VEHICLE_CLASS]
+        masks = {}
+        if on_map:
             patch = _patch_around(record.ego2global, grid)
-            masks[from_map] = self.vector_map(position).rasterize(patch, [class_names[number] for number in from_map])
+            masks = dict(zip(on_map, self.vector_map(position).rasterize(patch, on_map), strict=True))
         if VEHICLE_CLASS in class_names:
             if record.annotations is None:
                 raise ValueError(f"MapSource.in_ego: class {VEHICLE_CLASS} needs annotations, the index has none")
-            masks[list(class_names).index(VEHICLE_CLASS)] = vehicle_mask(record.annotations, record.ego2global, grid)
-        return masks
+            masks[VEHICLE_CLASS] = vehicle_mask(record.annotations, record.ego2global, grid)
+        return np.stack([masks[name] for name in class_names])  # K x (Y, X) -> (K, Y, X)
 
     def in_lidar(self, position: int, class_names: Sequence[str] = MAP_CLASSES) -> np.ndarray:
         """Masks as BEVFusion scores them: around LIDAR_TOP, turned like its x axis, and transposed.

@@ -12,9 +12,9 @@ from torch.utils.data import get_worker_info
 
 OnError = Literal["raise", "skip"]
 
-KINDS = ("missing_file", "unreadable_file", "unsafe_path", "non_finite_points")
+KINDS = ("missing_file", "unreadable_file", "unsafe_path", "non_finite_points", "missing_map", "missing_occupancy")
 """What can be wrong: no such file; a file that is empty, cut off, damaged or of the wrong size; a path that leaves
-the dataroot; points with NaN or infinity."""
+the dataroot; points with NaN or infinity; a truth that was asked for and that the set does not have."""
 
 _MAX_PROCESSES = 257  # the main process and 256 workers; more share a row
 
@@ -64,6 +64,18 @@ class ProblemLog:
         """
         if self.on_error == "raise":
             raise SensorFileError(sentence) from cause
+        return self.note(kind, sentence)
+
+    def note(self, kind: str, sentence: str) -> str:
+        """Counts, and logs the first of a kind.
+
+        Args:
+            kind: one of `KINDS`.
+            sentence: what is wrong, with sample, sensor and file.
+
+        Returns:
+            The sentence.
+        """
         if not self.counts[kind]:
             logger.warning("%s (skipped; further problems of the kind %s are only counted)", sentence, kind)
         worker = get_worker_info()

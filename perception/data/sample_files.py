@@ -144,6 +144,36 @@ class SampleFiles:
             self.report("non_finite_points", sensor.channel, sensor.path, str(faults[0]), faults[0])
         return rows
 
+    def read_truth(self, truth: str, path: str, reader: Callable[[Path], T]) -> T | None:
+        """Reads a file of a truth; that a set lacks it is told and never an error, so that other tasks go on.
+
+        Args:
+            truth: "map" or "occupancy".
+            path: relative to the dataroot.
+            reader: called with the path of the file.
+
+        Returns:
+            What `reader` gives; None after noting that the file is missing, or reporting that it cannot be used.
+
+        Raises:
+            SensorFileError: it cannot be used, and that is to raise.
+        """
+        if leaves_folder(path) or (self.dataroot / path).exists():
+            return self.read(truth, path, reader)
+        self.note(f"missing_{truth}", truth, path, "file is missing")
+        return None
+
+    def note(self, kind: str, channel: str, path: str, reason: str) -> None:
+        """Notes what the set does not have.
+
+        Args:
+            kind: one of `perception.data.problems.KINDS`.
+            channel: what the file is of.
+            path: of the file.
+            reason: what is wrong.
+        """
+        self.problems.append(self.log.note(kind, self._sentence(channel, path, reason)))
+
     def report(self, kind: str, channel: str, path: str, reason: str, cause: Exception | None = None) -> None:
         """Raises, or notes what is wrong.
 
@@ -157,5 +187,7 @@ class SampleFiles:
         Raises:
             SensorFileError: problems are to raise.
         """
-        place = f"SampleLoader: sample {self.record.token} (position {self.number}), {channel} {path}"
-        self.problems.append(self.log.report(kind, f"{place}: {reason}", cause))
+        self.problems.append(self.log.report(kind, self._sentence(channel, path, reason), cause))
+
+    def _sentence(self, channel: str, path: str, reason: str) -> str:
+        return f"SampleLoader: sample {self.record.token} (position {self.number}), {channel} {path}: {reason}"

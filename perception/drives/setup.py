@@ -88,7 +88,7 @@ def prepare_run(options: RunOptions) -> Run:
         radar=sensors.ranging.radar,
         radar4d=sensors.ranging.radar4d,
         ultrasonic=sensors.ranging.ultrasonic,
-        annotations=False,
+        truths=None,
         on_error=cast(OnError, options.on_error),
     )
     return Run(

@@ -22,6 +22,7 @@ from perception.data.loading import CameraLoading, LidarLoading, RangingLoading,
 from perception.data.problems import OnError
 from perception.data.samplers import EpochSampler, present_classes
 from perception.data.sensor_settings import SensorSuite, camera_groups
+from perception.data.truths import ANNOTATIONS, TruthLoading
 from perception.formats.classes import DETECTION_CLASSES
 from perception.structures import Sample
 
@@ -41,6 +42,7 @@ class LoaderSettings:
             visits (see `ClassBalancedSampler`).
         on_error: "raise" stops at a damaged file; "skip" leaves the sensor out and counts it.
         class_names: classes that labels count from 0; the detector must have the same.
+        truths: what to load of what is known to be there.
     """
 
     batch_size: int = 1
@@ -50,6 +52,7 @@ class LoaderSettings:
     balance_classes: bool = False
     on_error: OnError = "raise"
     class_names: Sequence[str] = DETECTION_CLASSES
+    truths: TruthLoading = ANNOTATIONS
 
 
 class NuScenesDataModule(LightningDataModule):
@@ -155,7 +158,7 @@ class NuScenesDataModule(LightningDataModule):
                 indices = indices * self.settings.repeats
             transforms = [self._ready(transform, index) for transform in self.transforms] if name == "train" else []
             self._datasets[name] = SampleDataset(
-                self._sample_loader(index, self.sensors), indices, transforms, self.settings.seed
+                self._sample_loader(index, self.sensors, self.settings.truths), indices, transforms, self.settings.seed
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -254,7 +257,7 @@ class NuScenesDataModule(LightningDataModule):
     def _classes(self, dataset: SampleDataset) -> list[set[int]]:
         return present_classes(dataset.loader.index, dataset.indices.tolist(), self.class_names)
 
-    def _sample_loader(self, index: Index, sensors: SensorSuite) -> SampleLoader:
+    def _sample_loader(self, index: Index, sensors: SensorSuite, truths: TruthLoading) -> SampleLoader:
         return SampleLoader(
             index=index,
             dataroot=self.dataroot,
@@ -264,13 +267,14 @@ class NuScenesDataModule(LightningDataModule):
             radar=sensors.ranging.radar,
             radar4d=sensors.ranging.radar4d,
             ultrasonic=sensors.ranging.ultrasonic,
+            truths=truths,
             on_error=self.settings.on_error,
         )
 
     def _paste_source(self, index: Index) -> tuple[SampleLoader, list[int]]:
         """The training samples with points alone."""
         positions: list[int] = index.samples_of(self.scenes["train"]).tolist()  # type: ignore[arg-type]
-        return self._sample_loader(index, self.sensors.only(["lidar"])), positions
+        return self._sample_loader(index, self.sensors.only(["lidar"]), ANNOTATIONS), positions
 
     def _ready(self, transform: Transform, index: Index) -> Transform:
         """The transform, with the objects of the training samples if it pastes some."""

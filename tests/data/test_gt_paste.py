@@ -165,7 +165,7 @@ def test_samples_with_pictures_or_without_points_stay(synthetic: IndexedSet, obj
     for arguments in (
         {"cameras": CameraLoading(image_size_px=(9, 16))},
         {"lidar": None, "cameras": CameraLoading(image_size_px=(9, 16))},
-        {"annotations": False},
+        {"truths": None},
     ):
         sample = loader_of(synthetic, **arguments).load(0)
         assert paste(sample, seeded_generator(0)) is sample
@@ -189,7 +189,7 @@ def test_what_does_not_fit_is_refused(synthetic: IndexedSet, objects: ObjectData
     with pytest.raises(ValueError, match="must load LiDAR points, got cameras alone"):
         build_object_database(loader_of(synthetic, lidar=None), [0], tmp_path / "new")
     with pytest.raises(ValueError, match="1 samples must hold an object with points"):
-        build_object_database(loader_of(synthetic, annotations=False), [0], tmp_path / "new")
+        build_object_database(loader_of(synthetic, truths=None), [0], tmp_path / "new")
 
 
 def test_a_damaged_database_is_refused(synthetic: IndexedSet, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_boxes_of_other_classes_are_left_out(synthetic: IndexedSet) -> None:
 
 
 def test_what_is_not_asked_for_is_not_loaded(synthetic: IndexedSet) -> None:
-    bare = loader_of(synthetic, cameras=None, lidar=None, annotations=False).load(0)
+    bare = loader_of(synthetic, cameras=None, lidar=None, truths=None).load(0)
     assert (bare.cameras, bare.lidar, bare.boxes, bare.problems) == ({}, None, None, ())
 
 

@@ -205,7 +205,7 @@ def test_truth_near_the_vehicle_comes_with_the_annotations(suite: IndexedSet, sy
     assert np.array_equal(truth.cells.numpy(), made_up.near_field_cells())
     (cell,) = (truth.cells == NearFieldCell.OCCUPIED).nonzero().tolist()
     assert truth.grid.centers_xy()[cell[0], cell[1]].tolist() == pytest.approx([6.05, 1.55])
-    assert loader_of(suite, annotations=False).load(0).near_field is None
+    assert loader_of(suite, truths=None).load(0).near_field is None
     assert loader_of(synthetic).load(0).near_field is None
 
 

@@ -48,7 +48,7 @@ def predictor() -> Predictor:
 def make_drive(index, dataroot, **sensors) -> NuScenesDrive:
     """The three samples of scene-0103."""
     loader = SampleLoader(
-        index=index, dataroot=dataroot, class_names=DETECTION_CLASSES, annotations=False, on_error="skip", **sensors
+        index=index, dataroot=dataroot, class_names=DETECTION_CLASSES, truths=None, on_error="skip", **sensors
     )
     return NuScenesDrive(loader, "scene-0103")
 
