@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from perception.data.collate import collate
+from perception.data.dataset import SampleDataset
 from perception.data.index import Index
 from perception.data.index_build import build_index
+from perception.data.loader import build_loader
 from perception.data.loading import SampleLoader
 from perception.drives.setup import sensor_settings
 from perception.models.detector import Detector, DetectorOutput
@@ -27,6 +28,7 @@ from perception.training.feature_cache import FeatureCache
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VERSION = "v1.0-trainval"
+_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,10 @@ class Study:
                 lidar=suite.lidar,
                 **vars(suite.ranging),
             )
-            for row in tqdm(cache.missing, desc="features", unit="sample"):
-                cache.write([row], branch_features(detector, collate([loader.load(positions[row])])))
+            missing = SampleDataset(loader, [positions[row] for row in cache.missing])
+            batches = build_loader(missing, batch_size=_BATCH, num_workers=1)
+            for batch in tqdm(batches, desc="features", unit="batch"):
+                cache.write(cache.rows(batch.tokens), branch_features(detector, batch))
         return cache
 
     def positions(self, split: str) -> list[int]:
