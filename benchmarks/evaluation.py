@@ -1,8 +1,8 @@
 """Detection metrics from a result file: ours against the nuScenes devkit, each in a fresh process, on a made-up set.
 
 Both sides read their annotations: the devkit loads its tables, ours opens an index or, in a row of its own, makes it
-from the tables first. Ours runs once before it is measured, so that compiled code is on disk and the file in memory, for
-both.
+from the tables first. Ours runs once before it is measured, so that compiled code is on disk and, for both, the file in
+memory.
 """
 
 from __future__ import annotations

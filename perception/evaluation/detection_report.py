@@ -36,6 +36,7 @@ class DetectionReport:
         predictions: the predictions that were evaluated.
         sample_scenes: (S,) int64 scene of each sample of the split, as a position in `scenes`.
         scenes: names of the scenes of the split.
+        descriptions: what the set says of each scene.
     """
 
     summary: dict[str, Any]
@@ -45,6 +46,7 @@ class DetectionReport:
     predictions: EvalBoxes
     sample_scenes: np.ndarray
     scenes: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
 
 
 def evaluate_submission(results_path: str | Path, index: Index, split: str) -> DetectionReport:
@@ -90,7 +92,10 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
     summary["meta"] = submission.meta
     names, sample_scenes = np.unique(index.scenes_of(positions), return_inverse=True)
     scenes = tuple(index.scenes[scene] for scene in names)
-    return DetectionReport(summary, found, matches, truth, predictions, sample_scenes.astype(np.int64), scenes)
+    descriptions = tuple(index.scene(name).description for name in scenes)
+    return DetectionReport(
+        summary, found, matches, truth, predictions, sample_scenes.astype(np.int64), scenes, descriptions
+    )
 
 
 def write_metrics(report: DetectionReport, out_dir: str | Path) -> None:
