@@ -58,7 +58,9 @@ def scatter_samples(rows: Tensor, index: Tensor, batch_size: int) -> Tensor:
     """
     if rows.shape[0] == batch_size:
         return rows
-    return rows.new_zeros(batch_size, *rows.shape[1:]).index_copy(0, index, rows)
+    if rows.dim() == 4 and rows.is_contiguous(memory_format=torch.channels_last):  # copies between layouts are slow
+        return scatter_samples(rows.movedim(1, 3), index, batch_size).movedim(3, 1)
+    return rows.new_zeros(batch_size, *rows.shape[1:]).index_copy_(0, index, rows)
 
 
 def zero_of(parameters: Iterable[nn.Parameter]) -> Tensor:

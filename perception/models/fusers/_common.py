@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +74,13 @@ class LevelInputs:
         Returns:
             (S, C, Y, X).
         """
-        total = reduce(torch.add, [self.spread(sensor) for sensor in self.rows])
-        return total * (1 / self.present.sum(1))[:, None, None, None].to(total.dtype)
+        cells = {sensor: rows.movedim(1, 3) for sensor, rows in self.rows.items()}  # (R, Y, X, C), as in memory
+        first = next(iter(cells.values()))
+        total = first.new_zeros(len(self.present), *first.shape[1:])
+        for sensor, rows in cells.items():
+            total = total.index_add_(0, self.index[sensor], rows.to(total.dtype))
+        total = total * (1 / self.present.sum(1))[:, None, None, None].to(total.dtype)
+        return total.movedim(3, 1)  # (S, Y, X, C) -> (S, C, Y, X)
 
     def filled(self, absence: nn.ParameterDict) -> list[Tensor]:
         """Gives every sensor's map, with a learned vector in each cell where a sample lacks the sensor.

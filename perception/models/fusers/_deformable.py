@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from perception.models.fusers._common import LevelInputs, shrink
+from perception.models.layers import scatter_samples
 from perception.ops.ms_deform_attn import ms_deform_attn
 
 MAX_MAPS = 16  # that the op reads at once
+
+_REGISTER = 16  # float32 numbers in a vector register of 512 bits
+_AWAY = -4.0  # maps' widths to the left and above, where nothing is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +80,17 @@ class MemoryBuilder(nn.Module):
         values, sizes = [], []
         active = [number for number, sensor in enumerate(inputs.sensors) if sensor in inputs.rows]
         for number in active:
-            maps = inputs.spread(inputs.sensors[number])
+            rows, index = inputs.rows[inputs.sensors[number]], inputs.index[inputs.sensors[number]]
             for stride in self.strides:
-                coarse = shrink(maps, stride)
-                values.append(coarse.flatten(2).transpose(1, 2))  # (S, W, Y, X) -> (S, Y X, W)
+                coarse = shrink(rows, stride)
+                cells = coarse.flatten(2).transpose(1, 2)  # (R, W, Y, X) -> (R, Y X, W)
+                values.append(scatter_samples(cells, index, len(inputs.present)))  # (S, Y X, W)
                 sizes.append((coarse.shape[-2], coarse.shape[-1]))
+        together = torch.cat(values, dim=1)  # (S, cells, W)
+        wide = together.to(torch.promote_types(together.dtype, torch.float32))  # once, not in every layer
         numbers = torch.tensor(active, device=inputs.present.device)
         return Memory(
-            values=torch.cat(values, dim=1).unflatten(2, (self.num_heads, -1)),  # (S, cells, W) -> (S, cells, H, d)
+            values=wide.unflatten(2, (self.num_heads, -1)),  # (S, cells, W) -> (S, cells, H, d)
             labels=(self.sensor[numbers, None] + self.scale).unflatten(2, (self.num_heads, -1)),  # (A, L, W) split
             sizes=tuple(sizes),
             strides=self.strides,
@@ -164,14 +172,15 @@ class DeformableLayer(nn.Module):
             What the heads heard (S, Q, W), and each sensor's share of the attention (S, Q, N).
         """
         offsets = self.offsets(tokens).float()  # (S, Q, H N L P 2)
-        logits = self.logits(tokens).unflatten(2, self.shape).float()  # (S, Q, H, N, L, P)
+        logits = self.logits(tokens).float()  # (S, Q, H N L P)
         if len(memory.active) < memory.num_sensors:
             offsets = offsets.unflatten(2, (*self.shape, 2))[:, :, :, memory.active].flatten(2)  # N -> A
-            logits = logits[:, :, :, memory.active]
-        absent = ~memory.present[:, None, None, :, None, None]
-        weights = logits.masked_fill(absent, -torch.inf).flatten(3).softmax(3).view_as(logits)
+            logits = logits.unflatten(2, self.shape)[:, :, :, memory.active].flatten(2)
+        heads, _, scales, points = self.shape
+        maps = (heads, len(memory.active), scales, points)
+        weights = self._weights(logits, memory).unflatten(3, maps[1:])  # (S, Q, H, A, L, P)
         starts, steps = self._starts(memory, size, stride)
-        places = torch.addcmul(starts, offsets, steps).unflatten(2, (*logits.shape[2:], 2))  # in [0, 1]
+        places = torch.addcmul(starts, offsets, steps).unflatten(2, (*maps, 2))  # in [0, 1]
         heard = ms_deform_attn(memory.values, memory.sizes, places.flatten(3, 4), weights.flatten(3, 4))
         shares = weights.sum(5)  # (S, Q, H, A, L)
         said = torch.einsum("sqhal,alhd->sqhd", shares.to(memory.labels.dtype), memory.labels)  # (S, Q, H, d)
@@ -179,10 +188,23 @@ class DeformableLayer(nn.Module):
         spread = share.new_zeros(*share.shape[:2], memory.num_sensors).index_copy(2, memory.active, share)
         return heard + said.flatten(2), spread
 
+    def _weights(self, logits: Tensor, memory: Memory) -> Tensor:
+        """Logits (S, Q, H A L P) -> weights (S, Q, H, A L P) that add up to one, zero for absent sensors."""
+        heads, _, scales, points = self.shape
+        absent = torch.zeros(memory.present.shape, device=logits.device).masked_fill(~memory.present, -torch.inf)
+        absent = absent.repeat_interleave(scales * points, dim=1)  # (S, A) -> (S, A L P)
+        logits = logits.unflatten(2, (heads, -1)) + absent[:, None, None]
+        count = logits.shape[3]
+        # Torch's softmax takes a multiple of the time where a row does not fill a register.
+        filled = functional.pad(logits, (0, max(_REGISTER - count, 0)), value=-torch.inf)
+        return filled.softmax(3)[..., :count]
+
     def _starts(self, memory: Memory, size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
         """Where queries lie on each map, (Q, H A L P 2) in [0, 1], and how far one cell is there, (H A L P 2,).
 
-        Flat, because torch is slow at short dimensions; float32, because bfloat16 cannot tell cells apart.
+        Where sensors are absent the places are per sample, (S, Q, H A L P 2), and lie outside the maps of absent ones,
+        as what is outside costs next to nothing. Flat, because torch is slow at short dimensions; float32, because
+        bfloat16 cannot tell cells apart.
         """
         heads, _, scales, points = self.shape
         device = memory.values.device
@@ -191,7 +213,11 @@ class DeformableLayer(nn.Module):
         scale = steps / torch.tensor(memory.strides, device=device)[:, None, None]
         shape = (heads, len(steps), scales, points, 2)
         steps, scale = steps.expand(shape).flatten(), scale.expand(shape).flatten()  # (A, L, 1, 2) -> (H A L P 2,)
-        return query_centers(size, stride, device).repeat(1, len(scale) // 2) * scale, steps
+        starts = query_centers(size, stride, device).repeat(1, len(scale) // 2) * scale
+        if not bool(memory.present.all()):
+            away = torch.where(memory.present, 0.0, _AWAY)[:, None, :, None].expand(-1, heads, -1, 2 * scales * points)
+            starts = starts + away.flatten(1)[:, None]  # (S, A) -> (S, 1, H A L P 2) -> (S, Q, H A L P 2)
+        return starts, steps
 
 
 def query_centers(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:
