@@ -10,6 +10,7 @@ import tempfile
 import unittest
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from perception.evaluation.detection import detections_in_global
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_from_nuscenes
 from perception.formats.splits import SPLITS
-from perception.formats.submission import SampleDetections
+from perception.formats.submission import SampleDetections, SubmissionMeta
 from perception.formats.submission_reader import Submission, read_submission, validate_submission
 from perception.formats.tracking_submission import (
     TRACKING_CLASSES,
@@ -55,6 +56,19 @@ def read_detections(results_path: str | Path, index: Index, split: str) -> Submi
     if split in SPLITS:
         return validate_submission(results_path, tokens)
     return read_submission(results_path).of_samples(tokens)
+
+
+def meta_of(submission: Submission) -> SubmissionMeta:
+    """What a tracking submission says of the detector below.
+
+    Args:
+        submission: the detections.
+
+    Returns:
+        The benchmark's five questions; what the file does not answer with true is no.
+    """
+    meta = submission.meta if isinstance(submission.meta, dict) else {}
+    return SubmissionMeta(**{field.name: meta.get(field.name) is True for field in fields(SubmissionMeta)})
 
 
 def moments_of(submission: Submission, index: Index) -> Iterator[Moment]:
@@ -191,6 +205,13 @@ def _write_out_of_range(path: Path, submission: TrackingSubmission) -> None:
     path.write_text(json.dumps({"meta": submission.meta, "results": results}))
 
 
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Leaves out what the devkit prints, progress bars included."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
 def _evaluate_official(
     tracks_path: Path, version: str, split: str, dataroot: str | Path, out_dir: str | Path
 ) -> dict[str, Any]:
@@ -202,7 +223,7 @@ def _evaluate_official(
             "evaluate_tracks: nuscenes-devkit, motmetrics and pandas are needed: pip install '.[nuscenes,dev]'"
         ) from error
     try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        with _silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of means over classes without annotations
             evaluation = TrackingEval(
                 config_factory("tracking_nips_2019"),

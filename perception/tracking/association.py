@@ -45,17 +45,36 @@ def assign_hungarian(costs: np.ndarray) -> np.ndarray:
         Computing 38, 1987.
     """
     allowed = np.isfinite(costs)
-    rows, columns = np.flatnonzero(allowed.any(axis=1)), np.flatnonzero(allowed.any(axis=0))
-    if not len(rows):
-        return _pairs({})
-    inner = np.ix_(rows, columns)
-    values, allowed = costs[inner].astype(np.float64), allowed[inner]
-    values -= values[allowed].min()
-    values[~allowed] = (values[allowed].max() + 1) * (min(values.shape) + 1)  # dearer than all allowed pairs together
-    wide = len(rows) <= len(columns)
-    column_of = _least_sum(values if wide else values.T)
-    found = ((row, column) if wide else (column, row) for row, column in enumerate(column_of.tolist()))
-    return _pairs({int(rows[row]): int(columns[column]) for row, column in found if allowed[row, column]})
+    group_of_row, group_of_column = _groups(allowed)
+    column_of: dict[int, int] = {}
+    for group in np.unique(group_of_row[allowed.any(axis=1)]):
+        rows, columns = np.flatnonzero(group_of_row == group), np.flatnonzero(group_of_column == group)
+        inner = np.ix_(rows, columns)
+        for row, column in _most_pairs(costs[inner].astype(np.float64), allowed[inner]):
+            column_of[int(rows[row])] = int(columns[column])
+    return _pairs(column_of)
+
+
+def _groups(allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of rows (N,) and columns (K,), equal where allowed pairs connect them; N for what stands alone."""
+    none = len(allowed)
+    of_row = np.arange(none)
+    while True:
+        of_column = np.where(allowed, of_row[:, None], none).min(axis=0, initial=none)
+        lowest = np.where(allowed, of_column, none).min(axis=1, initial=none)
+        if (lowest >= of_row).all():
+            return of_row, of_column
+        of_row = np.minimum(of_row, lowest)
+
+
+def _most_pairs(costs: np.ndarray, allowed: np.ndarray) -> list[tuple[int, int]]:
+    """Row and column of as many allowed pairs as can be, of the least sum; at least one is allowed."""
+    costs = costs - costs[allowed].min()
+    costs[~allowed] = (costs[allowed].max() + 1) * (min(costs.shape) + 1)  # dearer than all allowed pairs together
+    wide = len(costs) <= costs.shape[1]
+    column_of = _least_sum(costs if wide else costs.T)
+    found = [(row, column) if wide else (column, row) for row, column in enumerate(column_of.tolist())]
+    return [pair for pair in found if allowed[pair]]
 
 
 def _pairs(column_of: dict[int, int]) -> np.ndarray:

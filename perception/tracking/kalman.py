@@ -97,7 +97,7 @@ class KalmanTracker(Tracker[FilteredTracks]):
 
     Args:
         noise: by class; classes that are not here are not tracked.
-        gate: how many standard deviations of the difference are allowed; 3.7 leaves out 0.1 %.
+        gate: how many standard deviations of the difference are allowed; wide, as the errors of detectors are not normal.
         assign: `assign_greedy` or `assign_hungarian`.
         lifecycle: when tracks begin and end.
 
@@ -112,7 +112,7 @@ class KalmanTracker(Tracker[FilteredTracks]):
         self,
         *,
         noise: Mapping[str, ClassNoise] = NOISE,
-        gate: float = 3.7,
+        gate: float = 4.5,
         assign: Assignment = assign_greedy,
         lifecycle: Lifecycle | None = None,
     ) -> None:
