@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,22 @@ import torch
 from jsonargparse import ArgumentParser
 
 from benchmarks.model import Clock
-from benchmarks.model_inputs import made_up_batch
-from perception.data.sensor_settings import FISHEYE_CAMERAS, CameraLoading, LidarLoading
-from perception.formats.ultrasonic import EchoState
+from benchmarks.model_inputs import made_up_suite
+from perception.data.sensor_settings import (
+    FISHEYE_CAMERAS,
+    CameraLoading,
+    LidarLoading,
+    Radar4dLoading,
+    RadarLoading,
+    RangingLoading,
+    SensorSuite,
+    UltrasonicLoading,
+)
 from perception.geometry.grid import Grid
-from perception.geometry.transforms import rigid, yaw_matrix
 from perception.models.branches import CameraBranch
 from perception.models.parts import Branch, View
-from perception.ops.echo_splat import EchoKind
 from perception.runtime.yaml_files import load_yaml
-from perception.structures import RADAR4D_FIELDS, RADAR_FIELDS, Batch, CameraImages, EchoBatch, PointBatch
+from perception.structures import Batch
 
 _PARTS = Path(__file__).resolve().parents[1] / "configs" / "models" / "parts"
 _BRANCHES = (
@@ -38,9 +42,13 @@ _GRIDS = {
     "main": Grid.square(51.2, 0.8),
     "near": Grid.square(8.0, 0.1, (-1.0, 3.0)),
 }
-_NUM_RETURNS = 2100  # five radars, seven scans of 60
-_NUM_RETURNS_4D = 6144  # two radars, three scans of 1,024
-_NUM_REPORTS = 48  # twelve sensors, three that listen to each, and a few second echoes
+_SUITE = SensorSuite(
+    cameras=(CameraLoading(image_size_px=(192, 400)), CameraLoading(FISHEYE_CAMERAS, (320, 480), "fisheye")),
+    lidar=LidarLoading(num_sweeps=4),
+    ranging=RangingLoading(
+        radar=RadarLoading(num_sweeps=6), radar4d=Radar4dLoading(num_sweeps=2), ultrasonic=UltrasonicLoading()
+    ),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,16 +100,7 @@ def every_sensor_batch() -> Batch:
     Returns:
         The batch.
     """
-    generator = torch.Generator().manual_seed(0)
-    batch = made_up_batch(CameraLoading(image_size_px=(192, 400)), LidarLoading(num_sweeps=4))
-    fisheye = made_up_batch(CameraLoading(FISHEYE_CAMERAS, (320, 480), "fisheye"), None).cameras["fisheye"]
-    return replace(
-        batch,
-        cameras={**batch.cameras, "fisheye": _as_fisheye(fisheye)},
-        radar=_returns(_NUM_RETURNS, RADAR_FIELDS, generator),
-        radar4d=_returns(_NUM_RETURNS_4D, RADAR4D_FIELDS, generator),
-        ultrasonic=_echoes(generator),
-    )
+    return made_up_suite(_SUITE)
 
 
 def _row(name: str, branch: Branch, batch: Batch, repeats: int) -> dict[str, Any]:
@@ -132,56 +131,3 @@ def _build(kind: type, config: Mapping[str, Any]) -> Any:
     parser = ArgumentParser()
     parser.add_argument("--part", type=kind)
     return parser.instantiate(parser.parse_object({"part": dict(config)})).part
-
-
-def _as_fisheye(cameras: CameraImages) -> CameraImages:
-    """The same pictures of 190 degrees from the bumpers and the mirrors."""
-    height, width = cameras.image_size_px
-    focal = 193.0 * width / 640  # equidistant, 190 degrees across the width
-    lens = [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
-    axes = torch.tensor([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]], dtype=torch.float64)
-    places = torch.tensor([[3.75, 0, 0.7], [2.0, 1.0, 1.0], [-0.9, 0, 0.7], [2.0, -1.0, 1.0]], dtype=torch.float64)
-    yaws = torch.arange(4, dtype=torch.float64) * math.pi / 2
-    return replace(
-        cameras,
-        camera_model="kannala_brandt",
-        intrinsics=torch.tensor(lens, dtype=torch.float64).expand(1, 4, 3, 3).clone(),
-        camera2ego=rigid(yaw_matrix(yaws)[:, :3, :3] @ axes, places)[None],
-        image2aug=torch.eye(3, dtype=torch.float64).repeat(1, 4, 1, 1),
-        theta_max_rad=torch.full((1, 4), math.radians(95.0), dtype=torch.float64),
-    )
-
-
-def _returns(count: int, fields: tuple[str, ...], generator: torch.Generator) -> PointBatch:
-    points = torch.rand(count, 3 + len(fields), generator=generator)
-    points[:, :2] = (points[:, :2] - 0.5) * 100
-    points[:, 2] = points[:, 2] * 4 - 1
-    points[:, 7:10] = torch.tensor([0.5, 0.0, 0.5])  # standard deviations of 0.7 m
-    return PointBatch(
-        points=points,
-        batch_index=torch.zeros(count, dtype=torch.long),
-        present=torch.tensor([True]),
-        sensor2ego=torch.eye(4, dtype=torch.float64)[None],
-        fields=fields,
-    )
-
-
-def _echoes(generator: torch.Generator) -> EchoBatch:
-    number = torch.arange(_NUM_REPORTS) % 12
-    yaw = number * (math.pi / 6)
-    poses = torch.stack((1.4 + 2.2 * yaw.cos(), 0.9 * yaw.sin(), yaw), dim=1)  # (E, 3)
-    heard = number % 3 > 0
-    return EchoBatch(
-        sender=poses,
-        receiver=poses.roll(1, 0),
-        distance_m=0.5 + 4 * torch.rand(_NUM_REPORTS, generator=generator),
-        beam_rad=torch.full((_NUM_REPORTS,), 0.7),
-        sigma_m=torch.full((_NUM_REPORTS,), 0.02),
-        level=torch.where(heard, 0.5, 0.0),
-        age_s=torch.rand(_NUM_REPORTS, generator=generator) * 0.1,
-        kind=torch.where(heard, int(EchoKind.FIRST), int(EchoKind.NONE)),
-        state=torch.where(heard, int(EchoState.OBJECT), int(EchoState.NO_OBJECT)),
-        sensor=number + 1,
-        batch_index=torch.zeros(_NUM_REPORTS, dtype=torch.long),
-        present=torch.tensor([True]),
-    )

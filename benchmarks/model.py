@@ -18,14 +18,17 @@ import torch
 from torch import nn
 
 from benchmarks.flops import count_macs
-from benchmarks.model_inputs import made_up_batch
-from perception.drives.setup import sensor_settings
+from benchmarks.model_inputs import made_up_suite
+from perception.data.collate import collate
+from perception.data.loading import SampleLoader
+from perception.drives.setup import open_index, sensor_settings
 from perception.models.detector import Detector
 from perception.runtime.config import build_detector, load_config
 from perception.structures import Batch
 
-_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "overfit" / "keyframe.yaml"
-_ALL, _DECODE = "all", "decode"
+_CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_FUSERS = _CONFIGS / "fusers"
+_ALL, _DECODE, _PLAN = "all", "decode", "plan, also in the parts"
 
 
 class Clock:
@@ -82,7 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     recorded = os.environ.get("PERCEPTION_REAL_DATA")
     default = Path(recorded) / "nuscenes" if recorded else None
-    parser.add_argument("--config", type=Path, default=_CONFIG, help="of a training run; its data part gives the sizes")
+    default_config = _CONFIGS / "overfit" / "keyframe.yaml"
+    known = sorted(path.stem for path in _FUSERS.glob("*.yaml"))
+    parser.add_argument(
+        "--config", type=Path, default=default_config, help="of a training run; its data part gives the sizes"
+    )
+    parser.add_argument("--fuser", choices=known, help="takes the place of the config's")
     parser.add_argument("--repeats", type=int, default=15, help="timed runs; medians are given")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument(
@@ -90,10 +98,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--version", default="v1.0-mini", help="its version")
     parser.add_argument("--scenes", nargs="+", help="its scenes to load; default: those of the config")
+    parser.add_argument(
+        "--sample", type=int, help="position of a sample of it that takes the place of made-up data; no loader then"
+    )
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Times the parts on a made-up batch.
+    """Times the parts on a batch of every sensor that the config names, made up or loaded.
 
     Args:
         options: see `add_arguments`.
@@ -103,19 +114,58 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         multiply-accumulates), samples_per_s.
     """
     config = load_config(options.config)
-    detector = build_detector(config)
+    detector = build_detector(config if options.fuser is None else with_fuser(config, options.fuser))
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
-        rows = part_rows(detector, _made_up(config), options.repeats)
-        return rows + _training_rows(detector, config, options)
+        with tempfile.TemporaryDirectory() as folder:
+            batch = _batches(config, options, Path(folder))
+            rows = [*part_rows(detector, batch(1), options.repeats), _training_row(detector, config, options, batch)]
+        if options.dataroot is not None and options.sample is None:
+            delivered = _loader_rate(config, options)
+            ratio = delivered / rows[-1]["samples_per_s"]
+            rows.append({"part": "loader alone", "samples_per_s": delivered, "over_training": ratio})
+        return rows
     finally:
         torch.set_num_threads(threads)
 
 
-def _made_up(config: Mapping[str, Any], batch_size: int = 1) -> Batch:
+def with_fuser(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Puts another fuser into a config.
+
+    Args:
+        config: of a training run.
+        name: of a config in `configs/fusers`.
+
+    Returns:
+        The detector's subtree with that fuser and the losses that fusers may want.
+    """
+    detector: Mapping[str, Any] = config["model"]["init_args"]["detector"]
+    arguments = detector["init_args"]
+    losses = {**arguments.get("auxiliary_losses", {}), **load_config(_FUSERS / "parts" / "losses.yaml")}
+    fuser = load_config(_FUSERS / f"{name}.yaml")
+    return {**detector, "init_args": {**arguments, "fuser": fuser, "auxiliary_losses": losses}}
+
+
+def _batches(config: Mapping[str, Any], options: argparse.Namespace, folder: Path) -> Callable[[int], Batch]:
+    """What gives a batch of some size: made up, or one loaded sample as often as it takes."""
     sensors = sensor_settings(config)
-    return made_up_batch(sensors.cameras[0] if sensors.cameras else None, sensors.lidar, batch_size)
+    if options.sample is None:
+        return lambda batch_size: made_up_suite(sensors, batch_size)
+    if options.dataroot is None:
+        raise ValueError("benchmark model: --sample must come with the set that it is of, got no --dataroot")
+    loader = SampleLoader(
+        index=open_index(options.dataroot, options.version, folder / "index"),
+        dataroot=options.dataroot,
+        class_names=build_detector(config).class_names,
+        cameras=sensors.cameras,
+        lidar=sensors.lidar,
+        **vars(sensors.ranging),
+    )
+    if not 0 <= options.sample < len(loader):
+        raise ValueError(f"benchmark model: --sample must be one of {len(loader)}, got {options.sample}")
+    sample = loader.load(options.sample)
+    return lambda batch_size: collate([sample] * batch_size)
 
 
 def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, Any]]:
@@ -127,7 +177,7 @@ def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, 
         repeats: timed runs, after one to warm up.
 
     Returns:
-        Rows of part, ms, cpu_ms, share and gmac; the last one is the whole.
+        Rows of part, ms, cpu_ms, share and gmac; the last ones are the whole, and what of it calibration alone decides.
     """
     detector.eval()
     parts = dict(_parts(detector))
@@ -140,6 +190,9 @@ def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, 
                     output = detector(batch)
                     with clocks[_DECODE].running():
                         detector.predict(output, batch)
+        for _ in range(repeats):
+            with clocks[_PLAN].running():
+                detector.plan(batch)
     whole_ms = clocks[_ALL].ms()
     return [
         {
@@ -149,7 +202,7 @@ def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, 
             "share": clocks[name].ms() / whole_ms,
             "gmac": _giga(macs.get("" if name == _ALL else name)),
         }
-        for name in (*parts, _DECODE, _ALL)
+        for name in (*parts, _DECODE, _ALL, _PLAN)
     ]
 
 
@@ -199,27 +252,22 @@ def _timed(parts: Mapping[str, nn.Module], clocks: Mapping[str, Clock]) -> Itera
             hook.remove()
 
 
-def _training_rows(detector: Detector, config: Mapping[str, Any], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """A training step at the config's batch size on made-up data, and the loader alone on real data."""
+def _training_row(
+    detector: Detector, config: Mapping[str, Any], options: argparse.Namespace, batch: Callable[[int], Batch]
+) -> dict[str, Any]:
+    """A training step at the config's batch size."""
     batch_size = config["data"]["init_args"].get("loader", {}).get("batch_size", 1)
-    step = train_step(detector, _made_up(config, batch_size))
+    step = train_step(detector, batch(batch_size))
     clock = Clock()
     for _ in range(max(options.repeats // 3, 2)):
         with clock.running():
             step()
-    consumed = 1e3 * batch_size / clock.ms(skip=1)  # the first step warms up
-    rows: list[dict[str, Any]] = [
-        {
-            "part": f"training step, batch size {batch_size}",
-            "ms": clock.ms(skip=1),
-            "cpu_ms": clock.cpu_ms(skip=1),
-            "samples_per_s": consumed,
-        }
-    ]
-    if options.dataroot is not None:
-        delivered = _loader_rate(config, options)
-        rows.append({"part": "loader alone", "samples_per_s": delivered, "over_training": delivered / consumed})
-    return rows
+    return {
+        "part": f"training step, batch size {batch_size}",
+        "ms": clock.ms(skip=1),  # the first step warms up
+        "cpu_ms": clock.cpu_ms(skip=1),
+        "samples_per_s": 1e3 * batch_size / clock.ms(skip=1),
+    }
 
 
 def _loader_rate(config: Mapping[str, Any], options: argparse.Namespace) -> float:

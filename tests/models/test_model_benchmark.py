@@ -8,12 +8,20 @@ import torch
 from torch import nn
 
 from benchmarks.flops import count_macs
-from benchmarks.model import part_rows, run, train_step
+from benchmarks.model import part_rows, run, train_step, with_fuser
+from benchmarks.model_inputs import POINTS_PER_SWEEP, made_up_suite
+from benchmarks.model_inputs_ranging import REPORTS_PER_SENSOR, RETURNS_PER_SCAN
+from perception.drives.setup import sensor_settings
 from perception.models.encoders.sparse import SparseBackbone, VoxelFeatures
+from perception.models.fusers.qmf import QmfFuser
 from perception.ops.bev_pool import bev_pool, bev_pool_plan
 from perception.ops.sparse_conv_plan import strided_plan, submanifold_plan
+from perception.runtime.config import build_detector, load_config
+from perception.structures import RADAR_FIELDS
 from tests.models.scenes import make_batch, make_cameras, make_detector, make_lidar, two_boxes
 from tests.tiny_config import tiny_config, write_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def test_sparse_convolutions_count_the_voxels_that_meet() -> None:
@@ -48,9 +56,9 @@ def test_the_parts_add_up() -> None:
         "neck",
         "heads.boxes",
     ]
-    assert list(rows) == [*parts, "decode", "all"]
+    assert list(rows) == [*parts, "decode", "all", "plan, also in the parts"]
     assert sum(rows[part]["gmac"] for part in parts) == pytest.approx(rows["all"]["gmac"])
-    assert 0 < sum(row["share"] for name, row in rows.items() if name != "all") <= 1.01
+    assert 0 < sum(rows[part]["share"] for part in (*parts, "decode")) <= 1.01
     assert not any(detector.get_submodule(part)._forward_hooks for part in parts)
     before = [parameter.clone() for parameter in detector.neck.parameters()]
     train_step(detector, batch)()
@@ -67,8 +75,56 @@ def test_a_run_is_measured_with_its_loader(dataroot: Path, tmp_path: Path) -> No
         dataroot=dataroot,
         version="v1.0-mini",
         scenes=None,
+        fuser=None,
+        sample=None,
     )
     *parts, step, loader = run(options)
-    assert parts[-1]["part"] == "all"
+    assert parts[-2]["part"] == "all"
     assert step["part"] == "training step, batch size 1"
     assert loader["over_training"] == pytest.approx(loader["samples_per_s"] / step["samples_per_s"])
+
+
+def test_every_sensor_of_a_config_is_made_up() -> None:
+    sensors = sensor_settings(load_config(CONFIGS / "sim_v2" / "every_sensor.yaml"))
+    batch = made_up_suite(sensors, 2)
+    assert {name: images.camera_model for name, images in batch.cameras.items()} == {
+        "surround": "pinhole",
+        "fisheye": "kannala_brandt",
+    }
+    fisheyes = batch.cameras["fisheye"]
+    assert fisheyes.images.shape == (2, 4, 3, 192, 288)
+    ahead = fisheyes.camera2ego[1, :, :3, 2]  # (4, 3) the optical axes: front, left, rear, right
+    torch.testing.assert_close(ahead[:, :2], torch.tensor([[1.0, 0], [0, 1], [-1, 0], [0, -1]], dtype=torch.float64))
+    assert batch.radar.fields == RADAR_FIELDS
+    assert batch.radar.batch_index.bincount().tolist() == [5 * 5 * RETURNS_PER_SCAN] * 2
+    assert batch.ultrasonic.batch_index.bincount().tolist() == [12 * REPORTS_PER_SENSOR] * 2
+    assert batch.radar4d is None  # nor does the config name any
+    assert len(batch.lidar.points) == 2 * 5 * POINTS_PER_SWEEP
+
+
+def test_a_fuser_takes_the_place_of_the_configs() -> None:
+    config = load_config(CONFIGS / "sim_v2" / "every_sensor.yaml")
+    detector = build_detector(with_fuser(config, "qmf"))
+    assert isinstance(detector.fuser, QmfFuser)
+    assert {"depth", "quality"} <= set(detector.auxiliary_losses)
+    assert not isinstance(build_detector(config).fuser, QmfFuser)  # it was not changed
+
+
+def test_a_loaded_sample_takes_the_place_of_made_up_data(dataroot: Path, tmp_path: Path) -> None:
+    options = argparse.Namespace(
+        config=write_config(tmp_path / "config.yaml", tiny_config(dataroot)),
+        repeats=2,
+        threads=1,
+        dataroot=dataroot,
+        version="v1.0-mini",
+        scenes=None,
+        fuser=None,
+        sample=1,
+    )
+    assert [row["part"] for row in run(options)][-2:] == ["plan, also in the parts", "training step, batch size 2"]
+    options.sample = 10_000
+    with pytest.raises(ValueError, match=r"--sample must be one of \d+, got 10000"):
+        run(options)
+    options.dataroot = None
+    with pytest.raises(ValueError, match="must come with the set that it is of, got no --dataroot"):
+        run(options)
