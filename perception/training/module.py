@@ -18,6 +18,7 @@ from perception.models.detector import Detector
 from perception.runtime.checkpoint import load_weights
 from perception.structures import Batch
 from perception.training.divergence import gradients_not_finite, not_finite, write_dump
+from perception.training.gradients import GradientMonitor, Places, gradient_figures, watched
 from perception.training.parallel import count_batches, share_batch_statistics
 from perception.training.parts import find_part, freeze
 from perception.training.randomness import seed_step
@@ -39,6 +40,7 @@ class TrainingModule(LightningModule):
         initial_weights: files of weights by dotted name of the part to start with them; "" is the whole detector.
             A file holds a whole detector, of which that part is taken.
         seed: of what the training step draws, such as dropout.
+        gradients: logs how the tasks pull at what they share; None logs the norm of the whole gradient alone.
 
     Raises:
         ValueError: a part does not exist, its weights do not fit, or `base_batch_size` is not positive.
@@ -54,6 +56,7 @@ class TrainingModule(LightningModule):
         frozen: Sequence[str] = (),
         initial_weights: Mapping[str, str] | None = None,
         seed: int = 0,
+        gradients: GradientMonitor | None = None,
     ) -> None:
         super().__init__()
         if base_batch_size is not None and base_batch_size < 1:
@@ -64,6 +67,7 @@ class TrainingModule(LightningModule):
         self.base_batch_size = base_batch_size
         self.frozen = tuple(frozen)
         self.seed = seed
+        self.gradients = gradients
         self._tokens: list[str] = []  # of the samples whose gradient has not been used yet
         self._batches_before: dict[str, Tensor] = {}
         for part, path in (initial_weights or {}).items():
@@ -126,7 +130,11 @@ class TrainingModule(LightningModule):
         Raises:
             FloatingPointError: a loss is NaN or infinite; names the loss, the samples and the folder of the dump.
         """
-        total = self._total_loss(batch, "train")
+        if self.gradients is not None and self.gradients.due(self.global_step):
+            with watched(self.detector) as places:
+                total = self._total_loss(batch, "train", places)
+        else:
+            total = self._total_loss(batch, "train")
         self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=len(batch))  # type: ignore[union-attr]
         return total
 
@@ -201,7 +209,7 @@ class TrainingModule(LightningModule):
             self.base_batch_size,
         )
 
-    def _total_loss(self, batch: Batch, stage: str) -> Tensor:
+    def _total_loss(self, batch: Batch, stage: str, places: Places | None = None) -> Tensor:
         losses = self.detector.losses(self.detector(batch), batch)
         if broken := not_finite(losses):
             if stage != "train":
@@ -209,6 +217,11 @@ class TrainingModule(LightningModule):
             told = ", ".join(f"{name} = {value}" for name, value in broken.items())
             report = {"stage": stage, "losses": {name: str(value.item()) for name, value in losses.items()}}
             self._stop(f"every loss must be finite, got {told}", report)
+        if places is not None:
+            # Not by `log_dict`, which would write the same figures again at every step until the next are due.
+            figures = {name: float(value) for name, value in gradient_figures(losses, places).items()}
+            for logger in self.loggers:
+                logger.log_metrics(figures, self.global_step)
         total = torch.stack(list(losses.values())).sum()  # N x () -> ()
         values = {f"{stage}/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(values, batch_size=len(batch), sync_dist=stage == "val")
