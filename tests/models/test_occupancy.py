@@ -13,7 +13,13 @@ from perception.models.detector import Detector
 from perception.models.flips import Flip, flip_matrix
 from perception.models.heads.occupancy import OccupancyHead
 from perception.models.heads.occupancy_decoding import decode_occupancy
-from perception.models.heads.occupancy_networks import ChannelToHeight, OccupancyNetwork, VoxelDecoder, resample
+from perception.models.heads.occupancy_networks import (
+    ChannelToHeight,
+    OccupancyNetwork,
+    VoxelDecoder,
+    _spread,
+    resample,
+)
 from perception.models.heads.occupancy_output import OccupancyOutput
 from perception.models.heads.occupancy_targets import UNKNOWN, Mask, occupancy_targets
 from perception.models.losses.occupancy import OccupancyLoss
@@ -149,6 +155,15 @@ def test_a_sample_does_not_depend_on_its_neighbours(kind: type[OccupancyNetwork]
     torch.testing.assert_close(head(fused_of(features)).logits[1], head(fused_of(features[1:2])).logits[0])
 
 
+def test_a_coarse_voxel_becomes_the_cube_that_a_transposed_convolution_makes_of_it() -> None:
+    decoder = network(VoxelDecoder)
+    assert isinstance(decoder, VoxelDecoder)
+    volume = torch.randn(2, 6, 2, 10, 10)
+    kernel = decoder.refine.weight.flatten(1).T.unflatten(1, (-1, 2, 2, 2))  # (V, C, S, S, S)
+    expected = torch.nn.functional.conv_transpose3d(volume, kernel, stride=2)
+    torch.testing.assert_close(_spread(decoder.refine(volume), 2), expected)
+
+
 @pytest.mark.parametrize("flip", ["x", "y", "xy"])
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_mirrored_map_gives_a_mirrored_volume_where_kernels_are_symmetric(
@@ -157,9 +172,13 @@ def test_a_mirrored_map_gives_a_mirrored_volume_where_kernels_are_symmetric(
     head = OccupancyHead(network=network(kind)).eval()
     with torch.no_grad():
         for module in head.modules():
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
                 for axis in (-1, -2):
                     module.weight.copy_((module.weight + module.weight.flip(axis)) / 2)
+        if isinstance(head.network, VoxelDecoder):  # the voxels of a cube are channels there
+            cubes = head.network.refine.weight.unflatten(0, (-1, 2, 2, 2))  # (C, S, S, S, V, 1, 1, 1)
+            mirrored = (cubes + cubes.flip(2) + cubes.flip(3) + cubes.flip(2, 3)) / 4
+            head.network.refine.weight.copy_(mirrored.flatten(0, 3))
     features = torch.randn(2, 3, 16, 16)
     axes = [-1] * ("x" in flip) + [-2] * ("y" in flip)
     straight, turned = head(fused_of(features)), head(fused_of(features.flip(axes)))

@@ -100,7 +100,7 @@ class VoxelDecoder(OccupancyNetwork):
     Args:
         in_channels: channels of the map.
         channels: channels of the map before it is lifted.
-        volume_channels: channels of the coarse volume.
+        volume_channels: channels of the coarse volume; on a CPU a multiple of 32 is several times as fast as others.
         fine_channels: channels of the fine volume.
         layers: convolutions in the coarse volume.
         stride: voxels, along each axis, that become one of the coarse volume; it divides their numbers.
@@ -116,7 +116,7 @@ class VoxelDecoder(OccupancyNetwork):
         *,
         in_channels: int,
         channels: int = 64,
-        volume_channels: int = 24,
+        volume_channels: int = 32,
         fine_channels: int = 16,
         layers: int = 2,
         stride: int = 2,
@@ -131,7 +131,7 @@ class VoxelDecoder(OccupancyNetwork):
             )
         self.in_channels, self.num_classes, self.grid = in_channels, num_classes, grid
         self.coarse_grid = grid.coarsen(stride)
-        self.num_layers = grid.num_z // stride
+        self.stride, self.num_layers = stride, grid.num_z // stride
         self.narrow = conv_block(in_channels, channels)
         self.lift = nn.Sequential(
             nn.Conv2d(channels, volume_channels * self.num_layers, 1, bias=False),
@@ -146,11 +146,9 @@ class VoxelDecoder(OccupancyNetwork):
             )
             for _ in range(layers)
         )
-        self.refine = nn.Sequential(
-            nn.ConvTranspose3d(volume_channels, fine_channels, stride, stride=stride, bias=False),
-            nn.BatchNorm3d(fine_channels),
-            nn.ReLU(inplace=True),
-        )
+        # A transposed convolution whose kernel is its stride, as a product per voxel: several times as fast on a CPU.
+        self.refine = nn.Conv3d(volume_channels, fine_channels * stride**3, 1, bias=False)
+        self.normalize = nn.Sequential(nn.BatchNorm3d(fine_channels), nn.ReLU(inplace=True))
         self.logits = nn.Conv3d(fine_channels, num_classes, 1)
 
     def forward(self, level: BevMap) -> Tensor:
@@ -166,7 +164,14 @@ class VoxelDecoder(OccupancyNetwork):
         volume = self.lift(coarse).unflatten(1, (-1, self.num_layers))  # (B, V, Z / S, Y / S, X / S)
         for layer in self.volume:
             volume = volume + layer(volume)
-        return self.logits(self.refine(volume))  # (B, K, Z, Y, X)
+        return self.logits(self.normalize(_spread(self.refine(volume), self.stride)))  # (B, K, Z, Y, X)
+
+
+def _spread(volume: Tensor, stride: int) -> Tensor:
+    """(B, C * S * S * S, Z, Y, X) -> (B, C, Z * S, Y * S, X * S): every group of channels becomes a cube of voxels."""
+    cubes = volume.unflatten(1, (-1, stride, stride, stride))  # (B, C, S, S, S, Z, Y, X)
+    spread = cubes.permute(0, 1, 5, 2, 6, 3, 7, 4)  # (B, C, Z, S, Y, S, X, S)
+    return spread.flatten(6).flatten(4, 5).flatten(2, 3)
 
 
 def resample(features: Tensor, grid: Grid, to_grid: Grid) -> Tensor:
