@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.map_truth import map_rows
+from benchmarks.timing import pair_row
 from perception.data.images import fit_image
 from perception.data.index import Index
 from perception.data.index_build import build_index
@@ -78,6 +77,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
             return [
                 *_picture_rows(index, options.dataroot, options.repeats),
                 *_point_rows(index, options.dataroot, options.version, options.repeats),
+                *map_rows(index, options.dataroot, options.repeats),
             ]
     finally:
         torch.set_num_threads(threads[0])
@@ -104,8 +104,8 @@ def _picture_rows(index: Index, dataroot: Path, repeats: int) -> list[dict[str, 
         return np.stack([_pillow_picture(path) for path in paths])
 
     return [
-        _row("load pictures", case + "6x3x256x704 uint8", ours, "Pillow + numpy", peer, repeats),
-        _row(
+        pair_row("load pictures", case + "6x3x256x704 uint8", ours, "Pillow + numpy", peer, repeats),
+        pair_row(
             "load pictures",
             case + "6x3x256x704 float32, normalised",
             lambda: (ours().float() - mean) / std,
@@ -134,7 +134,7 @@ def _point_rows(index: Index, dataroot: Path, version: str, repeats: int) -> lis
     case = f"keyframe + {NUM_SWEEPS} sweeps, {peer.lidar().shape[1]} points"
     sensors: dict[str, Any] = {"index": index, "dataroot": dataroot, "class_names": DETECTION_CLASSES}
     lidar = SampleLoader(**sensors, lidar=LidarLoading(num_sweeps=NUM_SWEEPS), truths=None)
-    rows = [_row("load sweeps", case, lambda: lidar.load(position).lidar, "nuscenes-devkit", peer.lidar, repeats)]
+    rows = [pair_row("load sweeps", case, lambda: lidar.load(position).lidar, "nuscenes-devkit", peer.lidar, repeats)]
     radars = [i for i in range(len(index)) if not index.record(i).sensors.keys().isdisjoint(NUSCENES_RADARS)]
     if not radars:
         return rows
@@ -142,7 +142,9 @@ def _point_rows(index: Index, dataroot: Path, version: str, repeats: int) -> lis
     peer = DevkitReader(nusc, nusc.get("sample", index.record(position).token))
     radar = SampleLoader(**sensors, radar=RadarLoading(num_sweeps=NUM_SWEEPS), truths=None)
     case = f"{len(peer.radars)} radars, {len(index.sweeps(position, 'RADAR_FRONT', NUM_SWEEPS))} sweeps each"
-    rows.append(_row("load radars", case, lambda: radar.load(position).radar, "nuscenes-devkit", peer.radar, repeats))
+    rows.append(
+        pair_row("load radars", case, lambda: radar.load(position).radar, "nuscenes-devkit", peer.radar, repeats)
+    )
     every = SampleLoader(
         **sensors,
         cameras=[
@@ -156,7 +158,9 @@ def _point_rows(index: Index, dataroot: Path, version: str, repeats: int) -> lis
     )
     channels = [*index.record(position).sensors, *index.extra_sensors(position)]
     case = f"{len(channels)} channels: {_counted(channels)}"
-    rows.append(_row("load every sensor", case, lambda: every.load(position), "devkit + Pillow", peer.every, repeats))
+    rows.append(
+        pair_row("load every sensor", case, lambda: every.load(position), "devkit + Pillow", peer.every, repeats)
+    )
     return rows
 
 
@@ -219,27 +223,6 @@ class DevkitReader:
             self.nusc, self.sample, channel, "LIDAR_TOP", nsweeps=NUM_SWEEPS + 1, min_distance=min_distance_m
         )
         return points.points
-
-
-def _row(
-    op: str, case: str, ours: Callable[[], Any], peer_name: str, peer: Callable[[], Any], repeats: int
-) -> dict[str, Any]:
-    """Both in turn, so that a busy machine is as busy for the one as for the other."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats + 1):
-        for times, function in zip(seconds, (ours, peer), strict=True):
-            start = time.perf_counter()
-            function()
-            times.append(time.perf_counter() - start)
-    ours_ms, peer_ms = (1e3 * statistics.median(times[1:]) for times in seconds)  # the first run warms up
-    return {
-        "op": op,
-        "case": case,
-        "ours_ms": ours_ms,
-        "peer": peer_name,
-        "peer_ms": peer_ms,
-        "ratio": peer_ms / ours_ms,
-    }
 
 
 if __name__ == "__main__":

@@ -198,7 +198,6 @@ class _Reader:
 
 
 def _layer_of(shapes: np.ndarray) -> LayerShapes:
-    shapely.prepare(shapes)
     return LayerShapes(shapes, shapely.bounds(shapes).reshape(-1, 4))
 
 

@@ -2,10 +2,11 @@ import hashlib
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from perception.data.gt_paste import GroundTruthPaste
 from perception.data.index_build import build_index
-from perception.data.loading import CameraLoading, LidarLoading
+from perception.data.loading import CameraLoading, LidarLoading, MapLoading, TruthLoading
 from perception.data.transforms import BevAugmentation
 from perception.training.data import LoaderSettings, NuScenesDataModule
 from tests.synthetic_nuscenes import VERSION, token
@@ -107,3 +108,18 @@ def test_the_data_are_described_by_what_was_loaded(dataroot, tmp_path):
     sha256 = hashlib.sha256(names.encode()).hexdigest()
     assert described["train"] == f"mini_train: 2 samples, sha256 of their tokens {sha256}"
     assert described["val"].startswith("['scene-0103']: 3 samples")
+
+
+def test_a_config_asks_for_truths(dataroot, tmp_path):
+    parser = ArgumentParser()
+    parser.add_class_arguments(NuScenesDataModule, "data")
+    truths = {"near_field": False, "map": {"class_names": ["vehicle"]}, "occupancy": True}
+    given = {"dataroot": str(dataroot), "index": str(tmp_path / "index"), "lidar": {}, "loader": {"truths": truths}}
+    data = ready(parser.instantiate(parser.parse_object({"data": given})).data)
+    assert data.settings.truths == TruthLoading(
+        near_field=False, map=MapLoading(class_names=("vehicle",)), occupancy=True
+    )
+    batch = next(iter(data.train_dataloader()))
+    assert batch.map[0].class_names == ("vehicle",) and batch.map[0].cells.any()
+    assert batch.occupancy == (None,)  # the set has none
+    assert make_data(dataroot).settings.truths == TruthLoading()
