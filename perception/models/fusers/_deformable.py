@@ -9,36 +9,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.models.fusers._common import LevelInputs, shrink
-from perception.models.layers import scatter_samples
 from perception.ops.ms_deform_attn import ms_deform_attn
 
 MAX_MAPS = 16  # that the op reads at once
 
 _REGISTER = 16  # float32 numbers in a vector register of 512 bits
-_AWAY = -4.0  # maps' widths to the left and above, where nothing is
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleMemory:
+    """The maps that one sample's queries read, those of one present sensor after another, each in several resolutions.
+
+    Args:
+        values: (1, cells, H, d) of A sensors in L resolutions.
+        active: (A,) int64 numbers of the present sensors among all N of the level, rising.
+    """
+
+    values: Tensor
+    active: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """The maps that queries read, those of one sensor after another, each in several resolutions.
+    """The maps that queries read, sample by sample: absent sensors take neither room nor time.
 
     Args:
-        values: (S, total cells, H, d), zeros where a sensor is absent.
-        labels: (A, L, H, d), what every reading of a map says beside its value: whose it is, and how coarse.
-        sizes: rows and columns of each of the A * L maps: of A sensors, in L resolutions.
+        samples: of each of the S samples.
+        labels: (N, L, H, d), what every reading of a map says beside its value: whose it is, and how coarse.
+        sizes: rows and columns of a map in each of the L resolutions.
         strides: cells of the level per side of a cell, for each of the L resolutions.
-        active: (A,) int64 numbers of the sensors among all N.
-        present: (S, A) bool.
-        num_sensors: N.
     """
 
-    values: Tensor
+    samples: tuple[SampleMemory, ...]
     labels: Tensor
     sizes: tuple[tuple[int, int], ...]
     strides: tuple[int, ...]
-    active: Tensor
-    present: Tensor
-    num_sensors: int
 
 
 class MemoryBuilder(nn.Module):
@@ -75,29 +80,32 @@ class MemoryBuilder(nn.Module):
             inputs: maps of `width` channels.
 
         Returns:
-            The memory of the sensors that some sample has.
+            The memory of every sample: the maps of the sensors that it has.
         """
-        values, sizes = [], []
-        active = [number for number, sensor in enumerate(inputs.sensors) if sensor in inputs.rows]
-        for number in active:
-            rows, index = inputs.rows[inputs.sensors[number]], inputs.index[inputs.sensors[number]]
-            for stride in self.strides:
-                coarse = shrink(rows, stride)
-                cells = coarse.flatten(2).transpose(1, 2)  # (R, W, Y, X) -> (R, Y X, W)
-                values.append(scatter_samples(cells, index, len(inputs.present)))  # (S, Y X, W)
-                sizes.append((coarse.shape[-2], coarse.shape[-1]))
-        together = torch.cat(values, dim=1)  # (S, cells, W)
-        wide = together.to(torch.promote_types(together.dtype, torch.float32))  # once, not in every layer
-        numbers = torch.tensor(active, device=inputs.present.device)
+        cells = {sensor: self._cells(rows) for sensor, rows in inputs.rows.items()}
+        pieces: list[list[Tensor]] = [[] for _ in inputs.present]
+        for sensor in inputs.sensors:
+            if sensor in cells:
+                # (R, cells, W); unbound, as gradients of many slices would each be as large as the whole.
+                for sample, row in zip(inputs.index[sensor].tolist(), cells[sensor].unbind(0), strict=True):
+                    pieces[sample].append(row)
+        samples = []
+        for parts, present in zip(pieces, inputs.present, strict=True):
+            values = torch.cat(parts)  # A x (cells, W) -> (all cells, W)
+            wide = values.to(torch.promote_types(values.dtype, torch.float32))  # here, not in every layer
+            split = wide.unflatten(1, (self.num_heads, -1))[None]  # (1, all cells, H, d)
+            samples.append(SampleMemory(values=split, active=present.nonzero()[:, 0]))
+        rows, columns = inputs.size
         return Memory(
-            values=wide.unflatten(2, (self.num_heads, -1)),  # (S, cells, W) -> (S, cells, H, d)
-            labels=(self.sensor[numbers, None] + self.scale).unflatten(2, (self.num_heads, -1)),  # (A, L, W) split
-            sizes=tuple(sizes),
+            samples=tuple(samples),
+            labels=(self.sensor[:, None] + self.scale).unflatten(2, (self.num_heads, -1)),  # (N, L, W) split
+            sizes=tuple((-(-rows // stride), -(-columns // stride)) for stride in self.strides),
             strides=self.strides,
-            active=numbers,
-            present=inputs.present[:, numbers],
-            num_sensors=len(inputs.sensors),
         )
+
+    def _cells(self, rows: Tensor) -> Tensor:
+        """A map in all resolutions, (R, W, Y, X) -> (R, cells, W)."""
+        return torch.cat([shrink(rows, stride).flatten(2).transpose(1, 2) for stride in self.strides], dim=1)
 
 
 class DeformableLayer(nn.Module):
@@ -171,53 +179,54 @@ class DeformableLayer(nn.Module):
         Returns:
             What the heads heard (S, Q, W), and each sensor's share of the attention (S, Q, N).
         """
-        offsets = self.offsets(tokens).float()  # (S, Q, H N L P 2)
-        logits = self.logits(tokens).float()  # (S, Q, H N L P)
-        if len(memory.active) < memory.num_sensors:
-            offsets = offsets.unflatten(2, (*self.shape, 2))[:, :, :, memory.active].flatten(2)  # N -> A
-            logits = logits.unflatten(2, self.shape)[:, :, :, memory.active].flatten(2)
-        heads, _, scales, points = self.shape
-        maps = (heads, len(memory.active), scales, points)
-        weights = self._weights(logits, memory).unflatten(3, maps[1:])  # (S, Q, H, A, L, P)
         starts, steps = self._starts(memory, size, stride)
-        places = torch.addcmul(starts, offsets, steps).unflatten(2, (*maps, 2))  # in [0, 1]
-        heard = ms_deform_attn(memory.values, memory.sizes, places.flatten(3, 4), weights.flatten(3, 4))
-        shares = weights.sum(5)  # (S, Q, H, A, L)
-        said = torch.einsum("sqhal,alhd->sqhd", shares.to(memory.labels.dtype), memory.labels)  # (S, Q, H, d)
-        share = shares.sum(4).mean(2)  # (S, Q, A)
-        spread = share.new_zeros(*share.shape[:2], memory.num_sensors).index_copy(2, memory.active, share)
-        return heard + said.flatten(2), spread
+        places = torch.addcmul(starts, self.offsets(tokens).float(), steps)  # (S, Q, H N L P 2) in [0, 1]
+        logits = self.logits(tokens).float()  # (S, Q, H N L P)
+        heard, shares = [], []
+        for place, logit, sample in zip(places.unbind(0), logits.unbind(0), memory.samples, strict=True):
+            sample_heard, share = self._read_sample(place, logit, sample, memory)
+            heard.append(sample_heard)
+            shares.append(share)
+        return torch.stack(heard), torch.stack(shares)
 
-    def _weights(self, logits: Tensor, memory: Memory) -> Tensor:
-        """Logits (S, Q, H A L P) -> weights (S, Q, H, A L P) that add up to one, zero for absent sensors."""
-        heads, _, scales, points = self.shape
-        absent = torch.zeros(memory.present.shape, device=logits.device).masked_fill(~memory.present, -torch.inf)
-        absent = absent.repeat_interleave(scales * points, dim=1)  # (S, A) -> (S, A L P)
-        logits = logits.unflatten(2, (heads, -1)) + absent[:, None, None]
-        count = logits.shape[3]
-        # Torch's softmax takes a multiple of the time where a row does not fill a register.
-        filled = functional.pad(logits, (0, max(_REGISTER - count, 0)), value=-torch.inf)
-        return filled.softmax(3)[..., :count]
+    def _read_sample(
+        self, places: Tensor, logits: Tensor, sample: SampleMemory, memory: Memory
+    ) -> tuple[Tensor, Tensor]:
+        """Places (Q, H N L P 2) and logits (Q, H N L P) -> what was heard (Q, W) and the sensors' shares (Q, N)."""
+        places, logits = places.unflatten(1, (*self.shape, 2)), logits.unflatten(1, self.shape)
+        num_sensors, labels = self.shape[1], memory.labels
+        if len(sample.active) < num_sensors:  # N -> A
+            places, logits = places.index_select(2, sample.active), logits.index_select(2, sample.active)
+            labels = labels.index_select(0, sample.active)
+        weights = _softmax(logits.flatten(2)).view_as(logits)  # (Q, H, A, L, P)
+        sizes = memory.sizes * len(sample.active)
+        heard = ms_deform_attn(sample.values, sizes, places.flatten(2, 3)[None], weights.flatten(2, 3)[None])[0]
+        shares = weights.sum(4)  # (Q, H, A, L)
+        said = torch.einsum("qhal,alhd->qhd", shares.to(labels.dtype), labels)
+        share = shares.sum(3).mean(1)  # (Q, A)
+        spread = share.new_zeros(len(share), num_sensors).index_copy(1, sample.active, share)
+        return heard + said.flatten(1), spread
 
     def _starts(self, memory: Memory, size: tuple[int, int], stride: int) -> tuple[Tensor, Tensor]:
-        """Where queries lie on each map, (Q, H A L P 2) in [0, 1], and how far one cell is there, (H A L P 2,).
+        """Where queries lie on each map, (Q, H N L P 2) in [0, 1], and how far one cell is there, (H N L P 2,).
 
-        Where sensors are absent the places are per sample, (S, Q, H A L P 2), and lie outside the maps of absent ones,
-        as what is outside costs next to nothing. Flat, because torch is slow at short dimensions; float32, because
-        bfloat16 cannot tell cells apart.
+        Flat, because torch is slow at short dimensions; float32, because bfloat16 cannot tell cells apart.
         """
-        heads, _, scales, points = self.shape
-        device = memory.values.device
+        heads, sensors, scales, points = self.shape
+        device = memory.labels.device
         cells = torch.tensor([(columns, rows) for rows, columns in memory.sizes], device=device, dtype=torch.float32)
-        steps = (1 / cells).view(-1, scales, 1, 2)  # (A L, 2) -> (A, L, 1, 2)
-        scale = steps / torch.tensor(memory.strides, device=device)[:, None, None]
-        shape = (heads, len(steps), scales, points, 2)
-        steps, scale = steps.expand(shape).flatten(), scale.expand(shape).flatten()  # (A, L, 1, 2) -> (H A L P 2,)
-        starts = query_centers(size, stride, device).repeat(1, len(scale) // 2) * scale
-        if not bool(memory.present.all()):
-            away = torch.where(memory.present, 0.0, _AWAY)[:, None, :, None].expand(-1, heads, -1, 2 * scales * points)
-            starts = starts + away.flatten(1)[:, None]  # (S, A) -> (S, 1, H A L P 2) -> (S, Q, H A L P 2)
-        return starts, steps
+        steps = 1 / cells  # (L, 2)
+        scale = steps / torch.tensor(memory.strides, device=device)[:, None]
+        shape = (heads, sensors, scales, points, 2)
+        steps, scale = (part[:, None].expand(shape).flatten() for part in (steps, scale))  # (L, 2) -> (H N L P 2,)
+        return query_centers(size, stride, device).repeat(1, len(scale) // 2) * scale, steps
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last axis; torch takes a multiple of the time where a row does not fill a register."""
+    count = logits.shape[-1]
+    filled = functional.pad(logits, (0, max(_REGISTER - count, 0)), value=-torch.inf)
+    return filled.softmax(-1)[..., :count].contiguous()
 
 
 def query_centers(size: tuple[int, int], stride: int, device: torch.device) -> Tensor:

@@ -73,8 +73,9 @@ def test_reading_is_what_the_sums_say() -> None:
     maps = {name: torch.randn(2, 4, 5, 7, dtype=torch.float64) for name in SENSORS}
     inputs = inputs_of(maps, [[True, True, False], [False, True, False]])
     memory = plain_memory(inputs, strides, 2)
-    assert memory.sizes == ((5, 7), (3, 4)) * 2
-    assert memory.active.tolist() == [0, 1]
+    assert memory.sizes == ((5, 7), (3, 4))
+    assert [sample.active.tolist() for sample in memory.samples] == [[0, 1], [1]]
+    assert [sample.values.shape for sample in memory.samples] == [(1, 94, 2, 2), (1, 47, 2, 2)]
     layer = DeformableLayer(width=4, num_heads=2, num_sensors=3, num_scales=2, num_points=2).double()
     with torch.no_grad():
         for linear in (layer.offsets, layer.logits):
