@@ -1,0 +1,184 @@
+"""The true maps that predictions are scored against, and predictions looked up where those say something.
+
+Official masks do not mean what is around their cells' centres: a corner of an area falls on the nearest whole number of
+cells from the border, so that cell i stands for what is around point `low + i * cell`, half a cell off; only a point of
+a divider falls on the cell that it lies in. Predictions, which do mean their cells' centres, are looked up accordingly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perception.data.index import REFERENCE_CHANNEL, Index
+from perception.data.map_truth import PROTOCOL_GRID, VEHICLE_CLASS, MapSource
+from perception.evaluation.map import MapRule
+from perception.formats.map_predictions import PredictedMap
+from perception.formats.nuscenes_map_raster import MAP_CLASSES
+from perception.geometry.grid import Grid
+
+PROTOCOLS = {
+    "lidar": MapRule(MAP_CLASSES),
+    "ego": MapRule(MAP_CLASSES),
+    "vehicle": MapRule((VEHICLE_CLASS,), thresholds=(0.5,), strict=True),
+}
+"""What counts, by protocol: that of BEVFusion in the LiDAR's frame, the same in the ego frame, and Lift-Splat's."""
+
+_EXACT_CLASS = "divider"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredTruth:
+    """The truth of one sample by one protocol.
+
+    Attributes:
+        cells: (K, Y, X) bool in the protocol's frame.
+        points_m: K arrays (Y, X, 2) float64, x y in the ego frame that each cell stands for; classes share them.
+    """
+
+    cells: np.ndarray
+    points_m: tuple[np.ndarray, ...]
+
+
+class MapTruths:
+    """Draws the truth of samples from vector maps and annotations.
+
+    Args:
+        dataroot: folder with `maps/expansion/<location>.json`.
+        index: of the set.
+    """
+
+    def __init__(self, dataroot: str | Path, index: Index) -> None:
+        self._source = MapSource(index, dataroot)
+
+    def of(self, position: int, protocol: str, class_names: Sequence[str]) -> ScoredTruth:
+        """The truth of a sample.
+
+        Args:
+            position: of the sample in the index.
+            protocol: one of `PROTOCOLS`.
+            class_names: K of its classes.
+
+        Returns:
+            The truth.
+
+        Raises:
+            FileNotFoundError: the map of the sample's place is missing.
+            ValueError: the map is damaged; the sample has no LiDAR or no annotations where it takes them.
+        """
+        if protocol == "ego":
+            points = PROTOCOL_GRID.centers_xy().numpy()  # (Y, X, 2)
+            return ScoredTruth(self.around_ego(position, class_names, PROTOCOL_GRID), (points,) * len(class_names))
+        if protocol == "vehicle":
+            return ScoredTruth(self._source.in_ego(position, class_names), _meant(class_names, np.eye(3)))
+        cells = self._source.in_lidar(position, class_names).transpose(0, 2, 1)  # (K, X, Y) -> (K, Y, X)
+        record = self._source.index.record(position)
+        lidar = record.sensors[REFERENCE_CHANNEL]
+        lidar2ego = np.linalg.inv(_on_ground(record.ego2global)) @ _on_ground(lidar.ego2global @ lidar.sensor2ego)
+        return ScoredTruth(cells, _meant(class_names, lidar2ego))
+
+    def around_ego(self, position: int, class_names: Sequence[str], grid: Grid) -> np.ndarray:
+        """What covers the ground around the vehicle, without the official half cell.
+
+        Args:
+            position: of the sample in the index.
+            class_names: K names, `vehicle` may be among them.
+            grid: cells in the ego frame.
+
+        Returns:
+            (K, Y, X) bool; every cell means what is around its centre.
+
+        Raises:
+            FileNotFoundError: the map of the sample's place is missing.
+            ValueError: the map is damaged, a class is unknown, or there are no annotations for vehicles.
+        """
+        cells = np.zeros((len(class_names), grid.num_y, grid.num_x), dtype=bool)
+        for lag_cells in (0.0, 0.5):
+            rows = [row for row, name in enumerate(class_names) if _lag_cells(name) == lag_cells]
+            if rows:
+                names = [class_names[row] for row in rows]
+                cells[rows] = self._source.in_ego(position, names, _shifted(grid, lag_cells))
+        return cells
+
+
+def _lag_cells(name: str) -> float:
+    """How far before its centre, along x and along y, a cell of a mask is meant."""
+    return 0.0 if name == _EXACT_CLASS else 0.5
+
+
+def _shifted(grid: Grid, cells: float) -> Grid:
+    (x_low, x_high), (y_low, y_high), (cell_x, cell_y, _) = grid.x_range_m, grid.y_range_m, grid.cell_m
+    x_m, y_m = cells * cell_x, cells * cell_y
+    return Grid((x_low + x_m, x_high + x_m), (y_low + y_m, y_high + y_m), grid.z_range_m, grid.cell_m)
+
+
+def _meant(class_names: Sequence[str], frame2ego: np.ndarray) -> tuple[np.ndarray, ...]:
+    """K arrays (Y, X, 2) of what the cells of a protocol's masks stand for, in the ego frame."""
+    by_lag = {
+        lag_cells: _shifted(PROTOCOL_GRID, -lag_cells).centers_xy().numpy() @ frame2ego[:2, :2].T + frame2ego[:2, 2]
+        for lag_cells in set(map(_lag_cells, class_names))
+    }
+    return tuple(by_lag[_lag_cells(name)] for name in class_names)
+
+
+def _on_ground(a2global: np.ndarray) -> np.ndarray:
+    """(3, 3) the frame's place on the map and the direction of its x axis there."""
+    yaw_rad = math.atan2(a2global[1, 0], a2global[0, 0])
+    cos, sin = math.cos(yaw_rad), math.sin(yaw_rad)
+    return np.array([[cos, -sin, a2global[0, 3]], [sin, cos, a2global[1, 3]], [0.0, 0.0, 1.0]])
+
+
+def look_up(found: PredictedMap, class_names: Sequence[str], points_m: Sequence[np.ndarray], owner: str) -> np.ndarray:
+    """Reads a prediction at points by bilinear interpolation; where it says nothing, the probability is 0.
+
+    Args:
+        found: the prediction.
+        class_names: K names of the classes to read.
+        points_m: for each class its own (Y, X, 2) x y in the ego frame.
+        owner: whose prediction it is, for the message.
+
+    Returns:
+        (K, Y, X) float64.
+
+    Raises:
+        ValueError: the prediction lacks a class.
+    """
+    missing = [name for name in class_names if name not in found.class_names]
+    if missing:
+        raise ValueError(f"look_up: {owner} must have {', '.join(missing)}, got {', '.join(found.class_names)}")
+    corners = {key: _corners(found.grid, points) for key, points in {id(points): points for points in points_m}.items()}
+    rows = []
+    for name, points in zip(class_names, points_m, strict=True):
+        values = np.nan_to_num(found.probabilities[found.class_names.index(name)], nan=0.0).astype(np.float64)
+        places, shares = corners[id(points)]
+        rows.append((values.ravel()[places] * shares).sum(0))
+    return np.stack(rows)
+
+
+def _corners(grid: Grid, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The four cells around each point (Y, X, 2): (4, Y, X) their places and their shares, which are 0 off the grid.
+
+    Between the centres of the outermost cells and the edge of the grid the outermost cells count whole.
+    """
+    columns, rows = (
+        _neighbours((points_m[..., axis] - low) / cell, count)
+        for axis, low, cell, count in zip(
+            (0, 1), grid.origin_m[:2], grid.cell_m[:2], (grid.num_x, grid.num_y), strict=True
+        )
+    )
+    pairs = [(row, column) for row in rows for column in columns]
+    places = np.stack([row * grid.num_x + column for (row, _), (column, _) in pairs])
+    return places, np.stack([row_share * column_share for (_, row_share), (_, column_share) in pairs])
+
+
+def _neighbours(position: np.ndarray, count: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """The cells before and after positions on one axis, in cells from its lower end, each with its share."""
+    before = np.floor(position - 0.5)
+    inside = (position >= 0) & (position <= count)
+    share = position - 0.5 - before
+    places = [(before + step).clip(0, count - 1).astype(np.int64) for step in (0, 1)]
+    return (places[0], (1 - share) * inside), (places[1], share * inside)
