@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ _CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "fusers"
 _SENSORS = ("camera", "lidar", "radar", "ultrasonic")
 _CHANNELS = 64
 _CELL_M = 0.8
+_MIXED = (_SENSORS, ("lidar", "camera"), ("camera", "radar"), ("lidar", "radar", "ultrasonic"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", type=int, default=128, help="cells of the map per side")
     parser.add_argument("--repeats", type=int, default=9, help="timed runs; medians are given")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
+    parser.add_argument("--training", action="store_true", help="also a training pass of four samples, in bfloat16")
 
 
 def run(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -46,13 +48,17 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     Returns:
         Rows of fuser, ms (median), cpu_ms (of all threads, median), lidar_ms (the LiDAR alone is present), kparams
-        (thousands of parameters) and gmac (10^9 multiply-accumulates, those of attention left out).
+        (thousands of parameters), gmac (10^9 multiply-accumulates, those of attention left out) and, where asked for,
+        training_cpu_ms.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
     try:
         names = options.only or sorted(path.stem for path in _CONFIGS.glob("*.yaml"))
-        return [_measure(name, options.cells, options.repeats) for name in names]
+        rows = [_measure(name, options.cells, options.repeats) for name in names]
+        for row in rows if options.training else ():
+            row["training_cpu_ms"] = _training_cpu_ms(row["fuser"], options.cells, options.repeats)
+        return rows
     finally:
         torch.set_num_threads(threads)
 
@@ -80,12 +86,12 @@ def build_fuser(
     return fuser
 
 
-def made_up_features(num_cells: int, present: tuple[str, ...] = _SENSORS) -> dict[str, SensorFeatures]:
+def made_up_features(num_cells: int, present: Sequence[Sequence[str]] = (_SENSORS,)) -> dict[str, SensorFeatures]:
     """Makes random maps of four sensors.
 
     Args:
         num_cells: cells per side.
-        present: which of them the one sample has.
+        present: which of them each sample has.
 
     Returns:
         Sensor name -> features on the level `main`.
@@ -94,17 +100,17 @@ def made_up_features(num_cells: int, present: tuple[str, ...] = _SENSORS) -> dic
     grid = Grid.square(num_cells * _CELL_M / 2, _CELL_M)
     features = {}
     for sensor in _SENSORS:
-        maps = torch.randn(1, _CHANNELS, grid.num_y, grid.num_x, generator=generator)
+        maps = torch.randn(len(present), _CHANNELS, grid.num_y, grid.num_x, generator=generator)
         bev = BevMap(features=maps, validity=torch.ones_like(maps[:, :1], dtype=torch.bool), grid=grid)
-        features[sensor] = SensorFeatures(present=torch.tensor([sensor in present]), bev={"main": bev})
+        features[sensor] = SensorFeatures(
+            present=torch.tensor([sensor in names for names in present]), bev={"main": bev}
+        )
     return features
 
 
 def _measure(name: str, num_cells: int, repeats: int) -> dict[str, Any]:
-    torch.manual_seed(0)
-    channels = {"main": dict.fromkeys(_SENSORS, _CHANNELS)}
-    fuser = build_fuser(load_config(_CONFIGS / f"{name}.yaml"), channels, {"main": _CHANNELS}).eval()
-    every, alone = made_up_features(num_cells), made_up_features(num_cells, ("lidar",))
+    fuser = _fuser(name).eval()
+    every, alone = made_up_features(num_cells), made_up_features(num_cells, (("lidar",),))
     clocks = {"all": Clock(), "lidar": Clock()}
     with torch.inference_mode():
         macs = count_macs(fuser, lambda: fuser(every))  # warms up too
@@ -121,3 +127,19 @@ def _measure(name: str, num_cells: int, repeats: int) -> dict[str, Any]:
         "kparams": sum(parameter.numel() for parameter in fuser.parameters()) / 1e3,
         "gmac": macs[""] / 1e9,
     }
+
+
+def _training_cpu_ms(name: str, num_cells: int, repeats: int) -> float:
+    fuser, features, clock = _fuser(name).train(), made_up_features(num_cells, _MIXED), Clock()
+    for _ in range(max(repeats // 3, 2)):
+        with clock.running():
+            with torch.autocast("cpu", torch.bfloat16):
+                fused = fuser(features).bev["main"].features
+            fused.float().square().mean().backward()
+    return clock.cpu_ms(skip=1)
+
+
+def _fuser(name: str) -> Fuser:
+    torch.manual_seed(0)
+    channels = {"main": dict.fromkeys(_SENSORS, _CHANNELS)}
+    return build_fuser(load_config(_CONFIGS / f"{name}.yaml"), channels, {"main": _CHANNELS})

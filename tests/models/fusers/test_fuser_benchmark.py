@@ -24,13 +24,20 @@ def test_a_config_is_built_for_other_sensors() -> None:
 
 def test_a_fuser_is_measured() -> None:
     threads = torch.get_num_threads()
-    options = argparse.Namespace(only=["gmu"], cells=8, repeats=1, threads=1)
+    options = argparse.Namespace(only=["gmu"], cells=8, repeats=1, threads=1, training=True)
     (row,) = run(options)
     assert torch.get_num_threads() == threads
     assert row["fuser"] == "gmu"
     # Four linear maps of 64 to 64 channels, and gates of 256 to 256, over 64 cells.
     assert row["gmac"] * 1e9 == 64 * (4 * 64 * 64 + 256 * 256)
     assert row["kparams"] * 1e3 == 4 * (64 * 64 + 64) + 256 * 256 + 256 + 4 * 64
-    assert min(row["ms"], row["cpu_ms"], row["lidar_ms"]) > 0
-    present = {name: part.present.tolist() for name, part in made_up_features(8, ("lidar",)).items()}
-    assert present == {"camera": [False], "lidar": [True], "radar": [False], "ultrasonic": [False]}
+    assert min(row["ms"], row["cpu_ms"], row["lidar_ms"], row["training_cpu_ms"]) > 0
+    present = {
+        name: part.present.tolist() for name, part in made_up_features(8, (("lidar",), ("radar", "lidar"))).items()
+    }
+    assert present == {
+        "camera": [False, False],
+        "lidar": [True, True],
+        "radar": [False, True],
+        "ultrasonic": [False, False],
+    }
