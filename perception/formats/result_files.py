@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -18,10 +18,12 @@ from perception.formats.files import atomic_writer
 from perception.formats.nuscenes_rows import Int64
 
 MAX_BOXES_PER_SAMPLE = 500
+MAX_FAULTS = 10
+"""How many faults an error names."""
+
 UNKNOWN = -2
 """Stands for a name that is not known, in a column of numbers."""
 
-_LISTED = 10  # how many faults an error names
 _NAN = re.compile(rb"NaN(?=[\s,\]}])")
 _NORM_TOLERANCE = 1e-3
 _STANDS_FOR_NAN = -sys.float_info.max
@@ -54,60 +56,15 @@ class RecordFormat(Generic[Record]):
 
     Args:
         reader: name of the public function that reads it, for errors.
-        record: type of a box.
-        own_columns: records -> the columns that other kinds do not have; unknown names become `UNKNOWN`.
+        decoder: of the boxes of one sample.
         score: name of the field with the score.
-        names: fields with names, each with what its column must be.
+        names: fields with names, each with its column and with what it must be.
     """
 
     reader: str
-    record: type[Record]
-    own_columns: Callable[[Sequence[Record]], Columns]
+    decoder: msgspec.json.Decoder[list[Record]]
     score: str
     names: dict[str, tuple[str, str]]
-
-
-def read_results(
-    path: str | Path, form: RecordFormat[Record]
-) -> tuple[Any, tuple[str, ...], np.ndarray, tuple[str, ...], Columns]:
-    """Reads a result file and checks every box.
-
-    Args:
-        path: the JSON file; NaN and Infinity are read as Python writes them.
-        form: what kind of file it is.
-
-    Returns:
-        What the file says of its maker; S sample tokens, the keys of the file; (S + 1,) int64 offsets of their boxes;
-        N sample tokens as the boxes name them; and columns of N rows: `translations` (N, 3), `sizes_wlh` (N, 3),
-        `rotations_wxyz` (N, 4), `velocities` (N, 2), `scores` (N,) float64, `num_pts` (N,) int64 and the kind's own.
-
-    Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: the file is not JSON, lacks `meta` or `results`, or boxes break a rule; names up to ten of them
-            with sample token, number of the box and field.
-    """
-    path = Path(path)
-    meta, results = _parse(path, form.reader)
-    decoder = msgspec.json.Decoder(list[form.record])  # type: ignore[name-defined]
-    faults: list[str] = []
-    parts: list[Columns] = [_columns([], form)]
-    inner_tokens: list[str] = []
-    counts: list[int] = []
-    for token, records in _decoded(results, decoder, faults):
-        if len(records) > MAX_BOXES_PER_SAMPLE:
-            faults.append(f"sample {token!r}: must have at most {MAX_BOXES_PER_SAMPLE} boxes, got {len(records)}")
-        parts.append(_columns(records, form))
-        counts.append(len(records))
-        inner_tokens.extend([record.sample_token for record in records])
-        if len(faults) >= _LISTED:
-            break
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    offsets = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-    if not faults:
-        faults.extend(_value_faults(columns, offsets, results, decoder, form))
-    if faults:
-        raise ValueError(f"{form.reader}: {path}: " + "\n  ".join(faults[:_LISTED]))
-    return meta, tuple(results), offsets, tuple(inner_tokens), columns
 
 
 def write_results(
@@ -205,8 +162,21 @@ def place_of(offsets: np.ndarray, row: int) -> tuple[int, int]:
     return sample, int(row - offsets[sample])
 
 
-def _parse(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
-    """Meta and results; the samples stay undecoded text where the file is strict JSON, but for NaN."""
+def parse_results(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
+    """Takes a file apart into samples.
+
+    Args:
+        path: the JSON file; NaN and Infinity are read as Python writes them.
+        reader: name of the public function, for errors.
+
+    Returns:
+        What the file says of its maker, and by sample token what `decode_sample` takes: undecoded text where the file
+        is strict JSON but for NaN.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not JSON, or lacks `meta` or `results`.
+    """
     text = path.read_bytes()
     if b"NaN" in text:
         text = _NAN.sub(_stand_in, text)  # msgspec reads no NaN
@@ -226,56 +196,103 @@ def _parse(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
     return content["meta"], content["results"]
 
 
+def decode_sample(token: str, value: Any, form: RecordFormat[Record], faults: list[str]) -> list[Record]:
+    """Typed boxes of a sample.
+
+    Args:
+        token: of the sample, for faults.
+        value: of `parse_results`.
+        form: what kind of file it is.
+        faults: receives what is wrong: boxes that cannot be typed, or too many.
+
+    Returns:
+        The boxes; none where they cannot be typed.
+    """
+    try:
+        records = _records(value, form)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        place = place.replace("`$", "").replace("`", "").replace("[", "box ", 1).replace("]", "", 1)
+        faults.append(": ".join(filter(None, (f"sample {token!r}", place.replace(".", ", field ", 1), reason))))
+        return []
+    except (ValueError, RecursionError) as error:
+        faults.append(f"sample {token!r}: not JSON: {error}")
+        return []
+    if len(records) > MAX_BOXES_PER_SAMPLE:
+        faults.append(f"sample {token!r}: must have at most {MAX_BOXES_PER_SAMPLE} boxes, got {len(records)}")
+    return records
+
+
+def number_columns(table: np.ndarray) -> Columns:
+    """Names the numbers of boxes, and puts NaN where `parse_results` left its stand-in.
+
+    Args:
+        table: (N, 13) float64 translation, size, rotation, velocity, score; changed in place.
+
+    Returns:
+        `translations` (N, 3), `sizes_wlh` (N, 3), `rotations_wxyz` (N, 4), `velocities` (N, 2), `scores` (N,).
+    """
+    table[table == _STANDS_FOR_NAN] = np.nan
+    return {
+        "translations": table[:, :3],
+        "sizes_wlh": table[:, 3:6],
+        "rotations_wxyz": table[:, 6:10],
+        "velocities": table[:, 10:12],
+        "scores": table[:, 12],
+    }
+
+
+def check_values(
+    path: Path,
+    columns: Columns,
+    offsets: np.ndarray,
+    results: dict[str, Any],
+    form: RecordFormat[Record],
+) -> None:
+    """Holds the values of all boxes against the rules.
+
+    Args:
+        path: the file, for the error.
+        columns: of `number_columns`, and those of names, with `UNKNOWN` for a name that is not known.
+        offsets: (S + 1,) int64; the boxes of sample s are rows offsets[s] to offsets[s + 1].
+        results: of `parse_results`.
+        form: what kind of file it is.
+
+    Raises:
+        ValueError: boxes break a rule; names up to ten of them with sample token, number of the box and field.
+    """
+    raise_faults(path, list(islice(_value_faults(columns, offsets, results, form), MAX_FAULTS)), form.reader)
+
+
+def raise_faults(path: Path, faults: Sequence[str], reader: str) -> None:
+    """Tells what is wrong with a file, if anything.
+
+    Args:
+        path: the file.
+        faults: one line each; the first ten are told.
+        reader: name of the public function.
+
+    Raises:
+        ValueError: there are faults.
+    """
+    if faults:
+        raise ValueError(f"{reader}: {path}: " + "\n  ".join(faults[:MAX_FAULTS]))
+
+
 def _stand_in(found: re.Match[bytes]) -> bytes:
     """What is read in place of NaN; within a text it stays."""
     is_value = found.string[found.start() - 1 : found.start()] in b"[,: \t\r\n"
     return repr(_STANDS_FOR_NAN).encode() if is_value else found.group()
 
 
-def _decoded(
-    results: dict[str, Any], decoder: msgspec.json.Decoder[list[Record]], faults: list[str]
-) -> Iterator[tuple[str, list[Record]]]:
-    """Typed boxes of each sample; what cannot be typed goes to `faults`."""
-    for token, value in results.items():
-        try:
-            yield token, _records(value, decoder)
-        except msgspec.ValidationError as error:
-            reason, _, place = str(error).partition(" - at ")
-            place = place.replace("`$", "").replace("`", "").replace("[", "box ", 1).replace("]", "", 1)
-            faults.append(": ".join(filter(None, (f"sample {token!r}", place.replace(".", ", field ", 1), reason))))
-        except (ValueError, RecursionError) as error:
-            faults.append(f"sample {token!r}: not JSON: {error}")
-
-
-def _records(value: Any, decoder: msgspec.json.Decoder[list[Record]]) -> list[Record]:
+def _records(value: Any, form: RecordFormat[Record]) -> list[Record]:
     if isinstance(value, msgspec.Raw):
-        return decoder.decode(value)
-    return msgspec.convert(value, decoder.type)
-
-
-def _columns(records: Sequence[Record], form: RecordFormat[Record]) -> Columns:
-    numbers = [record.translation + record.size + record.rotation + record.velocity for record in records]
-    table = np.fromiter(chain.from_iterable(numbers), dtype=np.float64, count=12 * len(records)).reshape(-1, 12)
-    table[table == _STANDS_FOR_NAN] = np.nan
-    scores = np.array([getattr(record, form.score) for record in records], dtype=np.float64)
-    scores[scores == _STANDS_FOR_NAN] = np.nan
-    return {
-        "translations": table[:, :3],
-        "sizes_wlh": table[:, 3:6],
-        "rotations_wxyz": table[:, 6:10],
-        "velocities": table[:, 10:],
-        "scores": scores,
-        "num_pts": np.array([record.num_pts for record in records], dtype=np.int64),
-        **form.own_columns(records),
-    }
+        return form.decoder.decode(value)
+    return msgspec.convert(value, form.decoder.type)
 
 
 def _value_faults(
-    columns: Columns,
-    offsets: np.ndarray,
-    results: dict[str, Any],
-    decoder: msgspec.json.Decoder[list[Record]],
-    form: RecordFormat[Record],
+    columns: Columns, offsets: np.ndarray, results: dict[str, Any], form: RecordFormat[Record]
 ) -> Iterator[str]:
     """What is wrong with the values of the boxes, field by field."""
     translations, sizes, rotations = columns["translations"], columns["sizes_wlh"], columns["rotations_wxyz"]
@@ -289,13 +306,13 @@ def _value_faults(
     )
     tokens = list(results)
     for field, values, bad, contract in numbers:
-        for row in np.flatnonzero(bad)[:_LISTED]:
+        for row in np.flatnonzero(bad)[:MAX_FAULTS]:
             sample, box = place_of(offsets, row)
             yield f"sample {tokens[sample]!r}: box {box}, field {field}: {contract}, got {values[row].tolist()}"
     for field, (column, contract) in form.names.items():
-        for row in np.flatnonzero(columns[column] == UNKNOWN)[:_LISTED]:
+        for row in np.flatnonzero(columns[column] == UNKNOWN)[:MAX_FAULTS]:
             sample, box = place_of(offsets, row)
-            name = getattr(_records(results[tokens[sample]], decoder)[box], field)
+            name = getattr(_records(results[tokens[sample]], form)[box], field)
             yield f"sample {tokens[sample]!r}: box {box}, field {field}: {contract}, got {name!r}"
 
 

@@ -7,19 +7,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_to_nuscenes
 from perception.formats.result_files import (
     MAX_BOXES_PER_SAMPLE,
+    MAX_FAULTS,
     UNKNOWN,
     BoxRecord,
-    Columns,
     RecordFormat,
     check_tokens,
+    check_values,
+    decode_sample,
+    number_columns,
+    parse_results,
     place_of,
-    read_results,
+    raise_faults,
     rows_of_samples,
     write_results,
 )
@@ -31,7 +36,6 @@ TRACKING_CLASSES = ("bicycle", "bus", "car", "motorcycle", "pedestrian", "traile
 
 _LABELS = {name: DETECTION_CLASSES.index(name) for name in TRACKING_CLASSES}
 _COLUMNS = ("translations", "sizes_wlh", "rotations_wxyz", "velocities", "labels", "scores", "num_pts")
-_NO_SCORE = -1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,21 +116,12 @@ class TrackingSubmission:
 class _Record(BoxRecord, gc=False, kw_only=True):
     tracking_id: str
     tracking_name: str
-    tracking_score: float = _NO_SCORE
-
-
-def _own_columns(records: Sequence[_Record]) -> Columns:
-    labels = [_LABELS.get(record.tracking_name, UNKNOWN) for record in records]
-    return {
-        "labels": np.array(labels, dtype=np.int64),
-        "ids": np.array([record.tracking_id for record in records], dtype=object),
-    }
+    tracking_score: float = -1.0
 
 
 _FORM = RecordFormat(
     reader="read_tracks",
-    record=_Record,
-    own_columns=_own_columns,
+    decoder=msgspec.json.Decoder(list[_Record]),
     score="tracking_score",
     names={"tracking_name": ("labels", f"must be one of {', '.join(TRACKING_CLASSES)}")},
 )
@@ -149,20 +144,58 @@ def read_tracks(path: str | Path) -> TrackingSubmission:
         ValueError: the file is not JSON, lacks `meta` or `results`, or boxes break a rule; names up to ten of them
             with sample token, number of the box and field.
     """
-    meta, tokens, offsets, inner_tokens, columns = read_results(path, _FORM)
-    ids = tuple(columns.pop("ids").tolist())
-    seen: set[tuple[int, str]] = set()
-    for row, one in enumerate(ids):
-        sample, box = place_of(offsets, row)
+    path = Path(path)
+    meta, results = parse_results(path, _FORM.reader)
+    faults: list[str] = []
+    parts = [_columns([])]
+    inner_tokens: list[str] = []
+    ids: list[str] = []
+    for token, value in results.items():
+        records = decode_sample(token, value, _FORM, faults)
+        parts.append(_columns(records))
+        inner_tokens.extend([record.sample_token for record in records])
+        ids.extend([record.tracking_id for record in records])
+        if len(faults) >= MAX_FAULTS:
+            break
+    raise_faults(path, faults, _FORM.reader)
+    numbers, labels, num_pts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    columns = number_columns(numbers) | {"labels": labels, "num_pts": num_pts}
+    submission = TrackingSubmission(
+        meta=meta,
+        sample_tokens=tuple(results),
+        offsets=np.cumsum([len(part[0]) for part in parts], dtype=np.int64),
+        inner_tokens=tuple(inner_tokens),
+        tracking_ids=tuple(ids),
+        **columns,
+    )
+    check_values(path, columns, submission.offsets, results, _FORM)
+    raise_faults(path, _repeated_ids(submission), _FORM.reader)
+    return submission
+
+
+def _columns(records: Sequence[_Record]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers (M, 13), labels (M,), with `UNKNOWN` for unknown names, and points (M,) of some boxes."""
+    numbers = [(*it.translation, *it.size, *it.rotation, *it.velocity, it.tracking_score) for it in records]
+    labels = [_LABELS.get(record.tracking_name, UNKNOWN) for record in records]
+    return (
+        np.array(numbers, dtype=np.float64).reshape(-1, 13),
+        np.array(labels, dtype=np.int64),
+        np.array([record.num_pts for record in records], dtype=np.int64),
+    )
+
+
+def _repeated_ids(submission: TrackingSubmission) -> list[str]:
+    """Boxes of a sample that have the id of an earlier one."""
+    faults, seen = [], set()
+    for row, one in enumerate(submission.tracking_ids):
+        sample, box = place_of(submission.offsets, row)
         if (sample, one) in seen:
-            raise ValueError(
-                f"read_tracks: {path}: sample {tokens[sample]!r}: box {box}, field tracking_id: must come once in a "
-                f"sample, got {one!r} again"
+            token = submission.sample_tokens[sample]
+            faults.append(
+                f"sample {token!r}: box {box}, field tracking_id: must come once in a sample, got {one!r} again"
             )
         seen.add((sample, one))
-    return TrackingSubmission(
-        meta=meta, sample_tokens=tokens, offsets=offsets, inner_tokens=inner_tokens, tracking_ids=ids, **columns
-    )
+    return faults
 
 
 def validate_tracks(path: str | Path, sample_tokens: Iterable[str]) -> TrackingSubmission:

@@ -97,7 +97,7 @@ class KalmanTracker(Tracker[FilteredTracks]):
 
     Args:
         noise: by class; classes that are not here are not tracked.
-        gate: how many standard deviations of the difference are allowed; wide, as the errors of detectors are not normal.
+        gate: how many standard deviations of the difference are allowed; wide, as detectors' errors are not normal.
         assign: `assign_greedy` or `assign_hungarian`.
         lifecycle: when tracks begin and end.
 
