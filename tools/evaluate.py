@@ -1,7 +1,9 @@
-"""Scores a nuScenes detection submission without a model: `python tools/evaluate.py RESULTS --dataroot D --split S`.
+"""Scores predictions without a model: `python tools/evaluate.py RESULTS --dataroot D --version V --split S`.
 
-Prints mAP, NDS, the average precision of every class and the slices; with --out-dir writes `metrics_summary.json` and
-`metrics_details.json` as the devkit does. With --against, says how much better this submission is than another one.
+Prints mAP, NDS, the average precision of every class, how far scores are off and the slices; with --out-dir writes
+`metrics_summary.json` and `metrics_details.json` as the devkit does, and `report.html`. With --against, says how much
+better this submission is than another one. Near fields, maps, occupancy and tracks are scored beside it where they are
+named; one whose truth is missing says so, and the others go on.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perception.data.index import Index
@@ -42,22 +44,32 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", required=True, help="of the set, as v1.0-trainval")
     parser.add_argument("--split", required=True, help="official, or of the set's splits.json")
     parser.add_argument("--index", type=Path, help="made by create_data.py; without it a temporary one is made")
-    parser.add_argument("--out-dir", type=Path, help="receives metrics_summary.json and metrics_details.json")
+    parser.add_argument("--out-dir", type=Path, help="receives metrics_summary.json, metrics_details.json, report.html")
     parser.add_argument("--official", action="store_true", help="let the nuScenes devkit compute the figures")
     parser.add_argument("--against", type=Path, help="another submission on the same split, the one to be beaten")
     parser.add_argument("--draws", type=int, default=1000, help="of the scenes, for the 95 %% intervals; 0 for none")
+    parser.add_argument("--near-field", type=Path, metavar="FOLDER", help="of near-field predictions")
+    parser.add_argument("--map", type=Path, metavar="FOLDER", help="of predicted maps")
+    parser.add_argument("--occupancy", type=Path, metavar="FOLDER", help="of predicted occupancy")
+    parser.add_argument("--tracks", type=Path, metavar="FILE", help="a tracking submission, scored by the devkit")
     return parser
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.draws < 0:
+        raise ValueError(f"--draws must be at least 0, got {options.draws}")
+    folders = {name: getattr(options, name) for name in ("near_field", "map", "occupancy") if getattr(options, name)}
     if options.official:
-        if options.against:
-            raise ValueError("--against is not for --official, which has no intervals")
+        given = [f"--{name.replace('_', '-')}" for name in ("against", *folders, "tracks") if getattr(options, name)]
+        if given:
+            raise ValueError(f"{', '.join(given)} is not for --official, which scores boxes alone and has no intervals")
         _run_official(options)
         return
+    if missing := [str(folder) for folder in folders.values() if not folder.is_dir()]:
+        raise ValueError(f"there is no such folder of predictions: {', '.join(missing)}")
     with tempfile.TemporaryDirectory() as temporary:
         index = _index(options, Path(temporary))
-        _report(options, index)
+        _report(options, index, folders)
 
 
 def _run_official(options: argparse.Namespace) -> None:
@@ -81,28 +93,76 @@ def _index(options: argparse.Namespace, temporary: Path) -> Index:
     return Index.open(temporary / "index")
 
 
-def _report(options: argparse.Namespace, index: Index) -> None:
-    from perception.evaluation.bootstrap import bootstrap, paired_bootstrap
+def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path]) -> None:
+    from perception.evaluation.bootstrap import bootstrap
     from perception.evaluation.detection_report import evaluate_submission, write_metrics
+    from perception.evaluation.reliability import reliability
     from perception.evaluation.slices import standard_slices
+    from perception.evaluation.tasks import score_tasks
 
     report = evaluate_submission(options.results, index, options.split)
-    if options.out_dir:
-        write_metrics(report, options.out_dir)
     intervals = bootstrap(report, options.draws) if options.draws else {}
     _print_scores(report, intervals)
+    print("expected calibration error:")
+    for name, one in reliability(report).items():
+        print(f"  {name:<25}{one.calibration_error:.4f}")
     print("slices:")
-    for name, one in standard_slices(report).items():
-        boxes = sum(len(match.truth) for match in one.matches.values())
-        print(f"  {name:<16}mAP {one.summary['mean_ap']:.4f}, {boxes} boxes")
+    for name, part in standard_slices(report).items():
+        boxes = sum(len(match.truth) for match in part.matches.values())
+        print(f"  {name:<16}mAP {part.summary['mean_ap']:.4f}, {boxes} boxes")
     if options.against:
-        other = evaluate_submission(options.against, index, options.split)
-        print(f"better than {options.against}, scene by scene:")
-        for name, gain in paired_bootstrap(other, report, max(options.draws, 1)).items():
-            _print_gain(name, gain)
-        print("  mAP of slices:")
-        for (name, one), before in zip(standard_slices(report).items(), standard_slices(other).values(), strict=True):
-            _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))["mAP"])
+        _compare(options, index, report)
+    tasks = score_tasks(folders, options.dataroot, index, options.split, options.draws)
+    for scores in tasks.values():
+        print("\n".join(scores.lines()))
+    tracking = _tracking(options, index) if options.tracks else None
+    if options.out_dir:
+        write_metrics(report, options.out_dir)
+        _write_page(options, index, report, {"intervals": intervals, "tasks": tasks, "tracking": tracking})
+
+
+def _compare(options: argparse.Namespace, index: Index, report: DetectionReport) -> None:
+    from perception.evaluation.bootstrap import paired_bootstrap
+    from perception.evaluation.detection_report import evaluate_submission
+    from perception.evaluation.slices import standard_slices
+
+    other = evaluate_submission(options.against, index, options.split)
+    print(f"better than {options.against}, scene by scene:")
+    for name, gain in paired_bootstrap(other, report, max(options.draws, 1)).items():
+        _print_gain(name, gain)
+    print("  mAP of slices:")
+    for (name, one), before in zip(standard_slices(report).items(), standard_slices(other).values(), strict=True):
+        _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))["mAP"])
+
+
+def _tracking(options: argparse.Namespace, index: Index) -> dict[str, Any]:
+    from perception.evaluation.tracking import evaluate_tracks
+
+    with tempfile.TemporaryDirectory() as temporary:
+        out_dir = options.out_dir / "tracking" if options.out_dir else Path(temporary)
+        summary = evaluate_tracks(options.tracks, index, options.split, options.dataroot, out_dir)
+    print(f"AMOTA {summary['amota']:.4f}, AMOTP {summary['amotp']:.4f}")
+    return summary
+
+
+def _write_page(options: argparse.Namespace, index: Index, report: DetectionReport, scores: dict[str, Any]) -> None:
+    from perception.evaluation.confusion import confusion
+    from perception.evaluation.html_report import ReportContents, write_report
+    from perception.evaluation.html_worst import worst_pictures
+
+    contents = ReportContents(
+        title=f"Evaluation of {options.results.name}",
+        facts={
+            "results": str(options.results),
+            "set": f"{options.dataroot} {options.version}",
+            "split": f"{options.split}, {len(report.scenes)} scenes, {len(report.sample_scenes)} samples",
+        },
+        detection=report,
+        pictures=worst_pictures(report, confusion(report).faults, index, options.split, options.dataroot),
+        **scores,
+    )
+    write_report(options.out_dir / "report.html", contents)
+    print(f"wrote {options.out_dir / 'report.html'}")
 
 
 def _print_gain(name: str, gain: Interval) -> None:

@@ -1,8 +1,9 @@
 """Evaluates a model on a split: `python tools/test.py CONFIG CHECKPOINT --split S --out-dir O`.
 
 Writes `results.json` (a nuScenes submission), and where the set has annotations `metrics_summary.json` (the devkit's
-metrics) and `hits.json` (which boxes were found at a score of 0.3). Of a model with a near-field head it writes the
-folder `near_field`, and where the set has that truth `near_field.json`.
+metrics), `hits.json` (which boxes were found at a score of 0.3) and `report.html`, all scores on one page. What a model
+says of the near field, the map or occupancy goes to the folder `near_field`, `map` or `occupancy`, and its scores to
+`near_field.json` and so on, where the set has that truth.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perception.drives.options import add_run_arguments, run_options
 
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from perception.drives.options import RunOptions
     from perception.drives.setup import Run
+    from perception.evaluation.tasks import TaskScores
     from perception.structures import Predictions, Sample
-
-NEAR_FIELD = "near_field"
-"""Folder of near-field predictions."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--split", help="official, or of the set's splits.json; default mini_val of a mini version, else val"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="samples that are run together")
+    parser.add_argument("--draws", type=int, default=1000, help="of the scenes, for the 95 %% intervals; 0 for none")
     try:
         _run(parser.parse_args(arguments))
     except (OSError, ValueError, ImportError) as error:
@@ -57,19 +58,21 @@ def _run(parsed: argparse.Namespace) -> None:
     options = run_options(parsed)
     if parsed.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {parsed.batch_size}")
+    if parsed.draws < 0:
+        raise ValueError(f"--draws must be at least 0, got {parsed.draws}")
     run = prepare_run(options)
     split = parsed.split or ("mini_val" if run.version.endswith("mini") else "val")
     positions = run.loader.index.samples_of(split).tolist()
     results = options.out_dir / "results.json"
     found = _predict(run, positions, parsed.batch_size)
-    num_boxes = write_predictions(results, _kept(found, run, options.out_dir / NEAR_FIELD), run.class_names, run.meta)
+    num_boxes = write_predictions(results, _kept(found, run, options.out_dir), run.class_names, run.meta)
     print(f"{results}: {num_boxes} boxes in {len(positions)} samples")
     for kind, count in run.loader.skipped.items():
         print(f"skipped {count} times: {kind}")
     if run.loader.index.has_annotations:
+        tasks = _score_tasks(run, split, options.out_dir, parsed.draws)
+        _write_page(run, split, options, tasks, parsed.draws)
         _score(run, split, options.out_dir)
-        if (options.out_dir / NEAR_FIELD).is_dir():
-            _score_near_field(run, split, options.out_dir)
 
 
 def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tuple[Predictions, Sample]]:
@@ -92,18 +95,37 @@ def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tu
         print(f"{num_blind} samples have none of the sensors: they count as samples in which nothing was found")
 
 
-def _kept(found: Iterable[tuple[Predictions, Sample]], run: Run, folder: Path) -> Iterator[tuple[Predictions, Tensor]]:
-    """Predictions with poses; on the way the near fields of a model that has them are written."""
+def _kept(found: Iterable[tuple[Predictions, Sample]], run: Run, out_dir: Path) -> Iterator[tuple[Predictions, Tensor]]:
+    """Predictions with poses; on the way what other heads say is written."""
     from dataclasses import replace
 
-    from perception.evaluation.near_field_report import no_near_field, write_near_field_predictions
+    from perception.evaluation.tasks import TASKS
 
-    has_near_field = any(head.predicts == "near_field" for head in run.predictor.detector.heads.values())
+    blanks = _blanks(run)
     for predictions, sample in found:
-        if has_near_field:
-            near = predictions if predictions.near_field else replace(predictions, near_field=no_near_field())
-            write_near_field_predictions(folder, [(near, sample.scene)])
+        absent = {name: blank for name, blank in blanks.items() if getattr(predictions, name) is None}
+        whole = replace(predictions, **absent)
+        for name in blanks:
+            TASKS[name].write(out_dir / name, [(whole, sample.scene)])
         yield predictions, sample.ego2global
+
+
+def _blanks(run: Run) -> dict[str, Any]:
+    """What every head but that of boxes would say of a sample in which no sensor saw anything, by task."""
+    from perception.evaluation.map_report import no_map
+    from perception.evaluation.near_field_report import no_near_field
+    from perception.evaluation.occupancy_report import no_occupancy
+    from perception.models.heads.map import MapHead
+
+    found: dict[str, Any] = {}
+    for head in run.predictor.detector.heads.values():
+        if head.predicts == "near_field":
+            found["near_field"] = no_near_field()
+        elif head.predicts == "occupancy":
+            found["occupancy"] = no_occupancy()
+        elif isinstance(head, MapHead):
+            found["map"] = no_map(head.map_classes, head.grid)
+    return found
 
 
 def _score(run: Run, split: str, out_dir: Path) -> None:
@@ -124,20 +146,41 @@ def _score(run: Run, split: str, out_dir: Path) -> None:
         print(f"  AP {name:<22}{value:.4f}")
 
 
-def _score_near_field(run: Run, split: str, out_dir: Path) -> None:
+def _score_tasks(run: Run, split: str, out_dir: Path, draws: int) -> dict[str, TaskScores]:
     from dataclasses import asdict
 
-    from perception.evaluation.near_field_report import TRUTH_FOLDER, evaluate_near_field, near_field_bootstrap
+    from perception.evaluation.tasks import score_tasks
     from perception.formats.files import atomic_writer
 
-    if not (run.dataroot / TRUTH_FOLDER).is_dir():
-        print(f"{run.dataroot / TRUTH_FOLDER} is missing: obstacles near the vehicle are not scored")
-        return
-    intervals = near_field_bootstrap(evaluate_near_field(out_dir / NEAR_FIELD, run.dataroot, run.loader.index, split))
-    with atomic_writer(out_dir / "near_field.json") as file:
-        file.write(json.dumps({name: asdict(it) for name, it in intervals.items()}, indent=2).encode())
-    for name, it in intervals.items():
-        print(f"  near field {name:<20}{it.value:.4f} [{it.low:.4f}, {it.high:.4f}]")
+    folders = {name: out_dir / name for name in _blanks(run)}
+    tasks = score_tasks(folders, run.dataroot, run.loader.index, split, draws)
+    for name, scores in tasks.items():
+        print("\n".join(scores.lines()))
+        if not scores.problem:
+            with atomic_writer(out_dir / f"{name}.json") as file:
+                file.write(json.dumps({key: asdict(it) for key, it in scores.figures.items()}, indent=2).encode())
+    return tasks
+
+
+def _write_page(run: Run, split: str, options: RunOptions, tasks: dict[str, TaskScores], draws: int) -> None:
+    from perception.evaluation.bootstrap import bootstrap
+    from perception.evaluation.confusion import confusion
+    from perception.evaluation.detection_report import evaluate_submission
+    from perception.evaluation.html_report import ReportContents, write_report
+    from perception.evaluation.html_worst import worst_pictures
+
+    index = run.loader.index
+    report = evaluate_submission(options.out_dir / "results.json", index, split)
+    facts = {
+        "model": f"{options.config}, {options.checkpoint}",
+        "set": f"{run.dataroot} {run.version}",
+        "split": f"{split}, {len(report.scenes)} scenes, {len(report.sample_scenes)} samples",
+    }
+    pictures = worst_pictures(report, confusion(report).faults, index, split, run.dataroot)
+    intervals = bootstrap(report, draws) if draws else {}
+    contents = ReportContents(f"Test of {options.config}", facts, report, intervals, tasks, pictures=pictures)
+    write_report(options.out_dir / "report.html", contents)
+    print(f"wrote {options.out_dir / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The detection metrics of a part of the split: far annotations, half hidden ones, those with few points, bad weather."""
+"""The detection metrics of a part of the split: far annotations, hidden ones, those with few points, bad weather."""
 
 from __future__ import annotations
 

@@ -1,14 +1,18 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.evaluation.detection import annotations_as_detections
+from perception.formats.near_field import NEAR_FIELD_GRID, near_field_bytes
+from perception.formats.near_field_predictions import near_field_path, near_field_prediction_bytes
 from perception.formats.submission import SubmissionMeta, write_submission
 from tests.synthetic_nuscenes import VERSION, write_synthetic_nuscenes
 from tools import evaluate
@@ -47,7 +51,9 @@ def test_the_figures_are_printed_and_written_as_the_devkit_has_them(folder, tmp_
     official = json.loads((tmp_path / "official" / "metrics_summary.json").read_text())
     assert summary["nd_score"] == pytest.approx(official["nd_score"], abs=1e-12)
     assert f"{official['nd_score']:.4f}" in ours and f"NDS {official['nd_score']:.4f}" in theirs
-    assert "points <= 5" in ours and "visibility 4" in ours
+    assert "points <= 5" in ours and "visibility 4" in ours and "expected calibration error" in ours
+    page = (tmp_path / "ours" / "report.html").read_text()
+    assert f"{official['nd_score']:.3f}" in page and "3 samples" in page
 
 
 def test_two_submissions_are_compared(folder, capsys):
@@ -65,12 +71,64 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
     assert "none.json" in capsys.readouterr().err
     assert run(folder, "all.json", "--official", "--against", str(folder / "no_cars.json")) == 1
     assert "--against is not for --official" in capsys.readouterr().err
+    assert run(folder, "all.json", "--draws", "-1") == 1
+    assert "--draws must be at least 0, got -1" in capsys.readouterr().err
+    assert run(folder, "all.json", "--map", str(folder / "maps")) == 1
+    assert f"there is no such folder of predictions: {folder / 'maps'}" in capsys.readouterr().err
     content = json.loads((folder / "all.json").read_text())
     token = next(iter(content["results"]))
     content["results"][token][0]["size"][1] = -1.0
     (tmp_path / "bad.json").write_text(json.dumps(content))
     assert run(folder, str(tmp_path / "bad.json")) == 1
     assert f"sample '{token}': box 0, field size: must be > 0" in capsys.readouterr().err
+
+
+def test_a_task_without_truth_is_told_and_the_others_go_on(folder, tmp_path, capsys):
+    """The synthetic set has neither near fields nor maps nor occupancy; its boxes are scored all the same."""
+    (tmp_path / "found").mkdir()
+    options = [word for name in ("near-field", "map", "occupancy") for word in (f"--{name}", str(tmp_path / "found"))]
+    assert run(folder, "all.json", "--draws", "0", "--out-dir", str(tmp_path / "out"), *options) == 0
+    said = capsys.readouterr().out
+    for title in ("near field", "map", "occupancy"):
+        assert re.search(rf"^{title} is not scored: .*{folder / 'set'}|^{title} is not scored: .*found", said, re.M)
+    assert "mAP" in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("Not scored: ") == 3
+
+
+def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, capsys):
+    """Near fields that say what the truth says, and tracks of nothing."""
+    root = shutil.copytree(folder, tmp_path / "copy")
+    index = Index.open(root / "index")
+    cells = np.zeros(NEAR_FIELD_GRID.shape[1:], dtype=np.uint8)
+    cells[100:110, 100:110] = 1  # occupied
+    contents = {
+        "set/near_field": near_field_bytes(cells),
+        "found": near_field_prediction_bytes(cells.astype(np.float32)),
+    }
+    for position in index.samples_of("mini_val"):
+        record = index.record(int(position))
+        for kind, content in contents.items():
+            path = near_field_path(root / kind, record.scene, record.token)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    tracks = {"meta": json.loads((root / "all.json").read_text())["meta"]}
+    tracks["results"] = {token: [] for token in index.tokens_of(index.samples_of("mini_val"))}
+    (root / "tracks.json").write_text(json.dumps(tracks))
+    more = [
+        "--near-field",
+        str(root / "found"),
+        "--tracks",
+        str(root / "tracks.json"),
+        "--out-dir",
+        str(tmp_path / "o"),
+    ]
+    assert run(root, "all.json", "--draws", "5", *more) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"near field iou +1\.0000 \[1\.0000, 1\.0000\]", said)
+    assert "AMOTA 0.0000, AMOTP 2.0000" in said
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert "AMOTA" in page and "Near field" in page and "1.000 to 1.000" in page
 
 
 @pytest.mark.slow

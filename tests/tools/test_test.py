@@ -28,6 +28,7 @@ def test_a_split_is_predicted_and_scored(trained, dataroot, tmp_path, capsys, mo
     # Five of the six objects of a detection class have five points or more and are in range, in each sample.
     assert counts["num_truth"] == 18
     assert f"NDS {summary['nd_score']:.4f}" in capsys.readouterr().out
+    assert f"{summary['nd_score']:.3f}" in (tmp_path / "report.html").read_text()
 
 
 def test_a_set_without_annotations_is_predicted_alone(trained, tmp_path):
@@ -59,6 +60,7 @@ def test_a_sample_without_any_sensor_has_no_boxes_and_counts(trained, tmp_path, 
         (("--split", "val"), "NuScenes version v1.0-mini"),
         (("--split", "test"), "samples_of: split must have scenes in"),
         (("--batch-size", "0"), "--batch-size must be at least 1, got 0"),
+        (("--draws", "-1"), "--draws must be at least 0, got -1"),
         (("--version", "v1.0-trainval"), "there is no such version folder"),
     ],
 )

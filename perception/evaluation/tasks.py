@@ -1,0 +1,109 @@
+"""The tasks that are predicted in folders of files beside the boxes: written, scored, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perception.data.index import Index
+from perception.evaluation.bootstrap import Interval
+from perception.evaluation.map_report import evaluate_map, map_bootstrap, write_map_predictions
+from perception.evaluation.near_field_report import (
+    evaluate_near_field,
+    near_field_bootstrap,
+    write_near_field_predictions,
+)
+from perception.evaluation.occupancy_report import (
+    evaluate_occupancy,
+    occupancy_bootstrap,
+    write_occupancy_predictions,
+)
+from perception.structures import Predictions
+
+Writer = Callable[[Path, Iterable[tuple[Predictions, str]]], int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """How one task's predictions are kept and scored.
+
+    Attributes:
+        title: for people.
+        write: puts predictions into a folder.
+        evaluate: folder, dataroot, index and split to a report.
+        intervals: report and number of draws to figures.
+    """
+
+    title: str
+    write: Writer
+    evaluate: Callable[[Path, Path, Index, str], Any]
+    intervals: Callable[[Any, int], dict[str, Interval]]
+
+
+TASKS: Mapping[str, Task] = {
+    "near_field": Task("near field", write_near_field_predictions, evaluate_near_field, near_field_bootstrap),
+    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap),
+    "occupancy": Task("occupancy", write_occupancy_predictions, evaluate_occupancy, occupancy_bootstrap),
+}
+"""By what a head says that it predicts, which is the name of the folder of its predictions too."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """What came out of one task.
+
+    Attributes:
+        title: of the task.
+        figures: with their intervals, by name; empty where it could not be scored.
+        problem: why it could not be scored, else ''.
+    """
+
+    title: str
+    figures: Mapping[str, Interval] = field(default_factory=dict)
+    problem: str = ""
+
+    def lines(self) -> list[str]:
+        """The scores in words.
+
+        Returns:
+            A line for each figure, or the one that says what is missing.
+        """
+        if self.problem:
+            return [f"{self.title} is not scored: {self.problem}"]
+        return [
+            f"  {self.title} {name:<32}{it.value:.4f} [{it.low:.4f}, {it.high:.4f}]"
+            for name, it in self.figures.items()
+        ]
+
+
+def score_tasks(
+    folders: Mapping[str, Path], dataroot: Path, index: Index, split: str, draws: int = 1000
+) -> dict[str, TaskScores]:
+    """Scores folders of predictions; a task of which a file is missing says which, and the others go on.
+
+    Args:
+        folders: by name in `TASKS`.
+        dataroot: of the set, with the truth.
+        index: of the set.
+        split: an official one, of which scenes may be missing, or one of the set's own.
+        draws: of the scenes, for the intervals; 0 gives figures whose intervals are NaN.
+
+    Returns:
+        By name.
+
+    Raises:
+        ValueError: a file is damaged, or the split is unknown.
+    """
+    found = {}
+    for name, folder in folders.items():
+        task = TASKS[name]
+        try:
+            report = task.evaluate(folder, dataroot, index, split)
+        except FileNotFoundError as error:
+            found[name] = TaskScores(task.title, problem=str(error))
+            continue
+        nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
+        found[name] = TaskScores(task.title, task.intervals(report, draws) if draws else nothing)
+    return found
