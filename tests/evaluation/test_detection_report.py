@@ -1,6 +1,7 @@
 """Our detection metrics against the devkit's, on predictions that touch every rule, and their slices and intervals."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,49 @@ def test_nothing_found_is_zero_with_a_warning(dataset, tmp_path, caplog):
     assert report.summary["mean_ap"] == 0
     assert report.summary["nd_score"] == 0
     assert "there is not one prediction in the split train" in caplog.text
+
+
+def test_nothing_annotated_is_zero_with_a_warning(dataset, tmp_path, caplog):
+    """A split of which no annotation has a detection class; the devkit gives up on it."""
+    tables = tmp_path / "set" / VERSION
+    shutil.copytree(dataset[0] / VERSION, tables)
+    for name in dataset[0].iterdir():
+        if name.name != VERSION:
+            (tmp_path / "set" / name.name).symlink_to(name)
+    rows = json.loads((tables / "category.json").read_text())
+    for row in rows:
+        row["name"] = "static_object.bicycle_rack"
+    (tables / "category.json").write_text(json.dumps(rows))
+    build_index(tmp_path / "set", VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    path = write_results(tmp_path / "results.json", random_results(dataset[1], 8, per_sample=5))
+    report = evaluate_submission(path, index, "train")
+    assert report.summary["mean_ap"] == report.summary["nd_score"] == 0
+    assert "there is not one annotation of a detection class in the split train" in caplog.text
+    assert len(standard_slices(report)) > 5 and bootstrap(report, draws=2)["mAP"].value == 0
+    with pytest.raises(ValueError, match="Invalid box type: None"):
+        evaluate_official(tmp_path / "set", VERSION, "train", path, tmp_path / "official")
+
+
+def test_the_last_of_duplicate_keys_wins_as_in_the_devkit(dataset, tmp_path):
+    """A sample that stands in the file twice, and a field that stands in a box twice."""
+    results = random_results(dataset[1], 9, per_sample=10)
+    token = next(iter(results))
+    first = json.dumps({token: [box(token, [0, 0, 0])]})[1:-1]
+    text = json.dumps({"meta": META, "results": results})
+    text = text.replace('"results": {', f'"results": {{{first}, ').replace(
+        '"detection_score"', '"detection_score": 0.99, "detection_score"'
+    )
+    (tmp_path / "results.json").write_text(text)
+    report = evaluate_submission(tmp_path / "results.json", dataset[1], "train")
+    write_metrics(report, tmp_path / "ours")
+    evaluate_official(dataset[0], VERSION, "train", tmp_path / "results.json", tmp_path / "official")
+    ours, theirs = (json.loads((tmp_path / kind / "metrics_details.json").read_text()) for kind in ("ours", "official"))
+    assert worst_difference(ours, theirs) <= 1e-12
+    assert (
+        report.summary["mean_ap"]
+        == evaluate_submission(write_results(tmp_path / "plain.json", results), dataset[1], "train").summary["mean_ap"]
+    )
 
 
 def test_what_cannot_be_scored_is_an_error(dataset, tmp_path):
