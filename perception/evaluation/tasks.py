@@ -73,7 +73,7 @@ class TaskScores:
         if self.problem:
             return [f"{self.title} is not scored: {self.problem}"]
         return [
-            f"  {self.title} {name:<32}{it.value:.4f} [{it.low:.4f}, {it.high:.4f}]"
+            f"  {self.title} {name:<19} {it.value:.4f} [{it.low:.4f}, {it.high:.4f}]"
             for name, it in self.figures.items()
         ]
 
