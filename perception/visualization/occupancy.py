@@ -15,13 +15,13 @@ from perception.visualization.near_field import draw_cells
 _COLORS: dict[str, RGB] = {
     "others": (214, 214, 224),
     "driveable_surface": (58, 66, 88),
-    "other_flat": (92, 80, 104),
+    "other_flat": (124, 108, 70),
     "sidewalk": (112, 92, 122),
     "terrain": (66, 92, 54),
     "manmade": (150, 132, 120),
     "vegetation": (64, 148, 82),
 }
-_LOWEST_BRIGHTNESS = 0.6  # of the lowest layer, seen from above
+_LOWEST_BRIGHTNESS = 0.75  # of the lowest layer, seen from above
 _FRONT_BRIGHTNESS = 0.62  # of faces that look back, against those that look up
 _GAP_PX = 6
 

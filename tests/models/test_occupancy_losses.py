@@ -180,6 +180,17 @@ def test_extreme_logits_give_finite_losses() -> None:
     assert all(value.isfinite() for value in losses.values()) and sure.logits.grad.isfinite().all()
 
 
+def test_mixed_precision_changes_the_logits_alone() -> None:
+    output, targets = made()
+    half = OccupancyOutput(logits=output.logits.detach().bfloat16(), grid=GRID)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = OccupancyLoss()(half, targets)
+    expected = OccupancyLoss()(OccupancyOutput(logits=half.logits.float(), grid=GRID), targets)
+    for name, value in expected.items():
+        assert mixed[name].dtype == torch.float32
+        torch.testing.assert_close(mixed[name], value)
+
+
 def test_thinned_free_voxels_give_the_same_losses_on_average() -> None:
     output, targets = made(free_share=0.9)
     exact = OccupancyLoss(max_free_voxels=None)(output, targets)

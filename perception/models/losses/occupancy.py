@@ -144,7 +144,8 @@ def semantic_affinity(shares: Tensor, labels: Tensor, weights: Tensor) -> Tensor
     empty = shares.new_zeros(len(shares))
     hits = empty.index_add(0, labels, shares.gather(0, labels[None])[0] * weights)  # (K,)
     truth = empty.index_add(0, labels, weights)
-    return _affinity(hits, shares @ weights, truth, weights.sum())[truth > 0].mean()
+    found = (shares * weights).sum(1)  # no product of matrices, which autocast would take in half precision
+    return _affinity(hits, found, truth, weights.sum())[truth > 0].mean()
 
 
 def geometric_affinity(shares: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
