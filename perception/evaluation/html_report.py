@@ -83,7 +83,7 @@ def report_page(contents: ReportContents) -> str:
         )
         sections["Worst samples"] = [styled("p", "faint", words), styled("div", "pictures", *contents.pictures)]
     for scores in contents.tasks.values():
-        sections[scores.title.capitalize()] = [_task(scores)]
+        sections[scores.title.capitalize()] = _task(scores)
     if contents.tracking is not None:
         sections["Tracking"] = _tracking(contents.tracking)
     return page(contents.title, sections)
@@ -195,11 +195,16 @@ def _reliability(report: DetectionReport) -> Markup:
     return styled("div", "charts", *charts)
 
 
-def _task(scores: TaskScores) -> Markup:
+def _task(scores: TaskScores) -> list[Markup]:
     if scores.problem:
-        return element("p", f"Not scored: {scores.problem}")
-    rows = [[name.replace("_", " "), _number(it.value), _range(it)] for name, it in scores.figures.items()]
-    return table(["figure", "value", "95 %"], rows)
+        return [element("p", f"Not scored: {scores.problem}")]
+    rows = [[_words(name), _number(it.value), _range(it)] for name, it in scores.figures.items()]
+    parts = [table(["figure", "value", "95 %"], rows)]
+    for title, by_row in scores.tables.items():
+        columns = list(next(iter(by_row.values()), {}))
+        cells = [[_words(name), *(_number(row[column]) for column in columns)] for name, row in by_row.items()]
+        parts += [element("h3", _words(title)), table(["class", *map(_words, columns)], cells)]
+    return parts
 
 
 def _tracking(summary: Mapping[str, Any]) -> list[str]:

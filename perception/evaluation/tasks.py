@@ -9,13 +9,15 @@ from typing import Any
 
 from perception.data.index import Index
 from perception.evaluation.bootstrap import Interval
-from perception.evaluation.map_report import evaluate_map, map_bootstrap, write_map_predictions
+from perception.evaluation.map import overlaps
+from perception.evaluation.map_report import MapReport, evaluate_map, map_bootstrap, write_map_predictions
 from perception.evaluation.near_field_report import (
     evaluate_near_field,
     near_field_bootstrap,
     write_near_field_predictions,
 )
 from perception.evaluation.occupancy_report import (
+    OccupancyReport,
     evaluate_occupancy,
     occupancy_bootstrap,
     write_occupancy_predictions,
@@ -23,6 +25,28 @@ from perception.evaluation.occupancy_report import (
 from perception.structures import Predictions
 
 Writer = Callable[[Path, Iterable[tuple[Predictions, str]]], int]
+Tables = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Figures by title of the table, row and column."""
+
+
+def _map_tables(report: MapReport) -> Tables:
+    """Overlap by protocol, class and threshold."""
+    found = {}
+    for protocol, rule in report.rules.items():
+        columns = [f"{threshold:.2f}" for threshold in rule.thresholds]
+        rows = zip(rule.class_names, overlaps(report.counts[protocol].sum(0)).tolist(), strict=True)
+        found[f"overlap by threshold, {protocol}"] = {
+            name: dict(zip(columns, values, strict=True)) for name, values in rows
+        }
+    return found
+
+
+def _occupancy_tables(report: OccupancyReport) -> Tables:
+    return {"by class": report.total.by_class()}
+
+
+def _no_tables(report: object) -> Tables:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -34,18 +58,22 @@ class Task:
         write: puts predictions into a folder.
         evaluate: folder, dataroot, index and split to a report.
         intervals: report and number of draws to figures.
+        tables: report to figures by class.
     """
 
     title: str
     write: Writer
     evaluate: Callable[[Path, Path, Index, str], Any]
     intervals: Callable[[Any, int], dict[str, Interval]]
+    tables: Callable[[Any], Tables] = _no_tables
 
 
 TASKS: Mapping[str, Task] = {
     "near_field": Task("near field", write_near_field_predictions, evaluate_near_field, near_field_bootstrap),
-    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap),
-    "occupancy": Task("occupancy", write_occupancy_predictions, evaluate_occupancy, occupancy_bootstrap),
+    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap, _map_tables),
+    "occupancy": Task(
+        "occupancy", write_occupancy_predictions, evaluate_occupancy, occupancy_bootstrap, _occupancy_tables
+    ),
 }
 """By what a head says that it predicts, which is the name of the folder of its predictions too."""
 
@@ -58,11 +86,13 @@ class TaskScores:
         title: of the task.
         figures: with their intervals, by name; empty where it could not be scored.
         problem: why it could not be scored, else ''.
+        tables: further figures, by class.
     """
 
     title: str
     figures: Mapping[str, Interval] = field(default_factory=dict)
     problem: str = ""
+    tables: Tables = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The scores in words.
@@ -105,5 +135,6 @@ def score_tasks(
             found[name] = TaskScores(task.title, problem=str(error))
             continue
         nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
-        found[name] = TaskScores(task.title, task.intervals(report, draws) if draws else nothing)
+        figures = task.intervals(report, draws) if draws else nothing
+        found[name] = TaskScores(task.title, figures, tables=task.tables(report))
     return found

@@ -74,6 +74,7 @@ def contents(scored) -> ReportContents:
         tasks={
             "map": TaskScores("map", problem=f"{EVIL}: missing"),
             "near_field": TaskScores("near field", {EVIL: Interval(0.5, 0.25, 0.75), "nan": Interval(*[np.nan] * 3)}),
+            "occupancy": TaskScores("occupancy", tables={"by class": {"bus": {"iou_mask_camera": 0.625}}}),
         },
         tracking=tracking,
         pictures=worst_pictures(report, confusion(report).faults, index, "mini_val", root, count=2),
@@ -91,7 +92,9 @@ def test_everything_is_on_the_page_and_nothing_comes_from_elsewhere(scored, cont
     report = scored[2]
     for value in (report.summary["nd_score"], report.summary["mean_ap"], report.summary["label_aps"]["truck"][0.5]):
         assert f"{value:.3f}" in page.words
-    assert {"0.250 to 0.750", "1.250", "20-30 m", "points <= 5", "visibility 4"} <= set(page.words)
+    assert {"0.250 to 0.750", "1.250", "0.625", "iou mask camera", "20-30 m", "points <= 5", "visibility 4"} <= set(
+        page.words
+    )
     assert page.tags.count("img") == 2 and page.tags.count("svg") > 5
 
 
