@@ -22,6 +22,8 @@ _COLORS: dict[str, RGB] = {
     "vehicle": (255, 150, 66),
 }
 _GAP_PX = 4
+# Probabilities in this range shade from nothing to a class's full colour; small ones of many classes would veil all.
+_SHADED = (0.25, 0.75)
 
 
 def map_colors(shares: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
@@ -51,7 +53,7 @@ def render_map(truth: MapTruth | None, prediction: MapPrediction | None, size_px
 
     Args:
         truth: in the ego frame, left; where there is a prediction, as far as that reaches.
-        prediction: in the ego frame, right.
+        prediction: in the ego frame, right; a class shows from a probability of 0.25 on and is full at 0.75.
         size_px: side of each picture.
 
     Returns:
@@ -68,7 +70,8 @@ def render_map(truth: MapTruth | None, prediction: MapPrediction | None, size_px
     if truth is not None:
         panels.append(_panel("truth", truth.cells.cpu().numpy(), truth.class_names, truth.grid, (half_m, size_px)))
     if prediction is not None:
-        shares = prediction.probabilities.detach().cpu().numpy()
+        low, high = _SHADED
+        shares = ((prediction.probabilities.detach().cpu().numpy() - low) / (high - low)).clip(0, 1)
         panels.append(_panel("prediction", shares, prediction.class_names, prediction.grid, (half_m, size_px)))
     gap = np.full((size_px, _GAP_PX, 3), BACKGROUND, np.uint8)
     return panels[0] if len(panels) == 1 else np.concatenate([panels[0], gap, panels[1]], axis=1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from perception.models.heads.map_decoding import decode_map, resample_map
 from perception.models.heads.map_output import MapOutput
 from perception.models.heads.map_targets import MapTargets, map_targets
 from perception.models.losses.map import MapLoss, balanced_cross_entropy, dice_loss, focal_loss
+from perception.runtime.class_paths import check_config
+from perception.runtime.yaml_files import load_yaml
 from perception.structures import Batch, BevMap, FusedFeatures, MapTruth
 from tests.models.scenes import augmentation, make_batch, make_detector, make_lidar, two_boxes
 
@@ -298,6 +301,19 @@ def test_classes_must_be_distinct_and_layers_must_be(wrong: dict[str, object]) -
 def test_loss_settings_out_of_range_are_errors(wrong: dict[str, float], reason: str) -> None:
     with pytest.raises(ValueError, match=f"MapLoss: .*{reason}"):
         MapLoss(**wrong)
+
+
+PARTS = Path(__file__).resolve().parents[2] / "configs/models/parts"
+
+
+@pytest.mark.parametrize("name", ["head_map", "head_map_vehicle"])
+def test_the_parts_of_configs_name_what_exists_and_reach_beyond_the_protocols_cells(name: str) -> None:
+    part = load_yaml(PARTS / f"{name}.yaml")
+    check_config(part, where=name)
+    settings = part["init_args"]
+    grid = Grid(**{key: tuple(value) for key, value in settings["grid"].items()})
+    head = MapHead(**settings | {"grid": grid, "loss": MapLoss(**settings.get("loss", {}))})
+    assert head.grid.shape == (1, 208, 208) and head.grid.cell_m[:2] == (0.5, 0.5)
 
 
 def test_a_detector_predicts_boxes_and_a_map_and_looks_at_mirrored_frames() -> None:

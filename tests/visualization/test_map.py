@@ -41,6 +41,8 @@ def test_truth_and_prediction_stand_side_by_side_over_the_same_ground() -> None:
     line = map_colors(np.ones((1, 1, 1)), ("divider",))[0, 0]
     columns = np.flatnonzero((picture[380, :400] == line).all(-1))
     assert columns.tolist() == [276, 277, 278, 279]  # 4 pixels a metre, the middle at 200
+    unsure = MapPrediction(probabilities=truth.cells.float() / 2 + 0.25, class_names=NAMES, grid=GRID)
+    np.testing.assert_array_equal(render_map(None, unsure, 400), render_map(None, said, 400))
     assert render_map(truth, None, 200).shape == render_map(None, said, 200).shape == (200, 200, 3)
 
 
