@@ -21,6 +21,7 @@ from perception.evaluation.slices import standard_slices
 from perception.evaluation.tasks import TaskScores
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.files import atomic_writer
+from perception.visualization.colors import class_colors
 
 _RECALLS = np.linspace(0, 1, 101)
 _ERROR_NAMES = ("mATE", "mASE", "mAOE", "mAVE", "mAAE")
@@ -81,7 +82,8 @@ def report_page(contents: ReportContents) -> str:
             f"Samples with the most annotations missed or taken for another class and predictions of {SURE} or more "
             "that hit nothing. White: annotations; coloured: predictions. Forward is up; rings every 10 m."
         )
-        sections["Worst samples"] = [styled("p", "faint", words), styled("div", "pictures", *contents.pictures)]
+        pictures = styled("div", "pictures", *contents.pictures)
+        sections["Worst samples"] = [styled("p", "faint", words), _colors(), pictures]
     for scores in contents.tasks.values():
         sections[scores.title.capitalize()] = _task(scores)
     if contents.tracking is not None:
@@ -92,6 +94,15 @@ def report_page(contents: ReportContents) -> str:
 def _facts(facts: Mapping[str, str]) -> Markup:
     rows = [element("p", styled("span", "faint", f"{name}: "), value) for name, value in facts.items()]
     return element("div", *rows)
+
+
+def _colors() -> Markup:
+    """Which class has which colour in pictures."""
+    words = []
+    for name, color in zip(DETECTION_CLASSES, class_colors(DETECTION_CLASSES).tolist(), strict=True):
+        square = element("b", "\u25a0 ", attributes={"style": "color: rgb({}, {}, {})".format(*color)})
+        words.append(element("span", square, _words(name)))
+    return styled("p", "faint key", *words)
 
 
 def _detection(report: DetectionReport, intervals: Mapping[str, Interval]) -> dict[str, Sequence[str]]:
