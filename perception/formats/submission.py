@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from perception.formats.classes import ATTRIBUTES, DETECTION_CLASSES, default_attributes
-from perception.formats.files import atomic_writer
 from perception.formats.nuscenes_boxes import boxes_to_nuscenes
-
-MAX_BOXES_PER_SAMPLE = 500
+from perception.formats.result_files import MAX_BOXES_PER_SAMPLE, write_results
 
 
 @dataclass(frozen=True)
@@ -60,22 +56,8 @@ def write_submission(path: str | Path, detections: Iterable[tuple[str, SampleDet
     Raises:
         ValueError: a token comes twice; a sample has more than 500 boxes; a value is not allowed. Names the sample.
     """
-    seen: set[str] = set()
-    num_boxes = 0
-    with atomic_writer(path) as file:
-        file.write(b'{"meta":' + msgspec.json.encode(asdict(meta)) + b',"results":{')
-        for token, found in detections:
-            if token in seen:
-                raise ValueError(f"write_submission: sample {token!r}: must come once, this is the second time")
-            records = submission_records(token, found)
-            text = msgspec.json.encode(records)
-            if not np.isfinite(found.boxes_global[:, 7:]).all():  # NaN: JSON has no word for it, Python's json has
-                text = json.dumps(records).encode()
-            file.write((b",\n" if seen else b"\n") + msgspec.json.encode(token) + b":" + text)
-            seen.add(token)
-            num_boxes += len(records)
-        file.write(b"\n}}\n")
-    return num_boxes
+    entries = ((token, submission_records(token, found)) for token, found in detections)
+    return write_results(path, entries, asdict(meta), "write_submission")
 
 
 def submission_records(token: str, found: SampleDetections) -> list[dict[str, Any]]:
