@@ -23,6 +23,8 @@ MAP_TRUTH_CLASSES = (*MAP_CLASSES, VEHICLE_CLASS)
 PROTOCOL_GRID = Grid.square(50.0, 0.5)
 """The cells that both protocols score: 200 x 200 of 0.5 m."""
 
+_EXACT_CLASS = "divider"
+
 
 class MapSource:
     """Masks of the samples of an index, in the frames of the protocols; each vector map is read when first needed.
@@ -109,6 +111,30 @@ class MapSource:
             masks[VEHICLE_CLASS] = vehicle_mask(record.annotations, record.ego2global, grid)
         return np.stack([masks[name] for name in class_names])  # K x (Y, X) -> (K, Y, X)
 
+    def around_ego(self, position: int, class_names: Sequence[str], grid: Grid) -> np.ndarray:
+        """Masks in the ego frame in which every cell means what is around its centre (see `mask_lag_cells`).
+
+        Args:
+            position: in the index.
+            class_names: some of `MAP_TRUTH_CLASSES`.
+            grid: the cells.
+
+        Returns:
+            (K, Y, X) bool; row = y cell, column = x cell.
+
+        Raises:
+            FileNotFoundError: the map's file is missing.
+            IndexError: there is no such position.
+            ValueError: as `in_ego`.
+        """
+        check_map_classes(class_names)
+        cells = np.zeros((len(class_names), grid.num_y, grid.num_x), dtype=bool)
+        for lag_cells in sorted(set(map(mask_lag_cells, class_names))):
+            rows = [row for row, name in enumerate(class_names) if mask_lag_cells(name) == lag_cells]
+            names = [class_names[row] for row in rows]
+            cells[rows] = self.in_ego(position, names, shifted_grid(grid, lag_cells))
+        return cells
+
     def in_lidar(self, position: int, class_names: Sequence[str] = MAP_CLASSES) -> np.ndarray:
         """Masks as BEVFusion scores them: around LIDAR_TOP, turned like its x axis, and transposed.
 
@@ -161,6 +187,36 @@ def vehicle_mask(annotations: Annotations, ego2global: np.ndarray, grid: Grid = 
     for polygon in pixels[near][..., ::-1].astype(np.int32):
         cv2.fillPoly(mask, [polygon], (1,))
     return mask.T.astype(bool)
+
+
+def mask_lag_cells(class_name: str) -> float:
+    """How far before its centre, along x and along y, a cell of a protocol's mask is meant.
+
+    The protocols put a corner of an area on the nearest whole number of cells from the border, so that cell i stands
+    for what is around `low + i * cell`; only a point of a divider falls on the cell that it lies in.
+
+    Args:
+        class_name: one of `MAP_TRUTH_CLASSES`.
+
+    Returns:
+        Cells.
+    """
+    return 0.0 if class_name == _EXACT_CLASS else 0.5
+
+
+def shifted_grid(grid: Grid, cells: float) -> Grid:
+    """Moves a grid by a part of its cells, along x and along y.
+
+    Args:
+        grid: the grid.
+        cells: how far; above 0 towards larger coordinates.
+
+    Returns:
+        As many cells of the same size.
+    """
+    (x_low, x_high), (y_low, y_high), (cell_x, cell_y, _) = grid.x_range_m, grid.y_range_m, grid.cell_m
+    x_m, y_m = cells * cell_x, cells * cell_y
+    return Grid((x_low + x_m, x_high + x_m), (y_low + y_m, y_high + y_m), grid.z_range_m, grid.cell_m)
 
 
 def check_map_classes(class_names: Sequence[str]) -> None:

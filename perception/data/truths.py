@@ -123,8 +123,7 @@ class Truths:
     def map(self, files: SampleFiles) -> MapTruth | None:
         """Draws the map around the vehicle.
 
-        The masks are those of the protocols, moved by half a cell: what these draw into cell i lies around
-        `low + i * cell`, and here it lies around the centre of its cell.
+        The masks are those of the protocols, moved where these are off: every cell means what is around its centre.
 
         Args:
             files: of the sample.
@@ -141,12 +140,9 @@ class Truths:
         if VEHICLE_CLASS in wanted.class_names and files.record.annotations is None:
             files.note("missing_map", "map", VEHICLE_CLASS, "the set has no annotations")
             return None
-        shift = wanted.cell_m / 2
-        low, high = -wanted.half_m + shift, wanted.half_m + shift
-        drawn = Grid((low, high), (low, high), wanted.grid.z_range_m, wanted.grid.cell_m)
 
         def _draw(_: Path) -> np.ndarray:
-            return self._maps.in_ego(files.number, wanted.class_names, drawn)
+            return self._maps.around_ego(files.number, wanted.class_names, wanted.grid)
 
         if wanted.class_names == (VEHICLE_CLASS,):
             cells: np.ndarray | None = _draw(files.dataroot)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.data.index import Index
-from perception.evaluation.map_truths import MapTruths
+from perception.data.map_truth import MapSource
 from perception.formats.map_predictions import PredictedMap
 from perception.formats.nuscenes_map_raster import MAP_CLASSES
 from perception.geometry.grid import Grid
@@ -46,11 +46,11 @@ def map_prior(
     """
     if step < 1:
         raise ValueError(f"map_prior: step must be at least 1, got {step}")
-    truths = MapTruths(dataroot, index)
+    source = MapSource(index, dataroot)
     positions = index.samples_of(split)[::step].tolist()
     sums = np.zeros((len(class_names), *PRIOR_GRID.shape[1:]), dtype=np.int64)
     for position in positions:
-        sums += truths.around_ego(position, class_names, PRIOR_GRID)
+        sums += source.around_ego(position, class_names, PRIOR_GRID)
     probabilities = np.stack([stretched(one / len(positions)) for one in sums])
     return PredictedMap(probabilities=probabilities, class_names=tuple(class_names), grid=PRIOR_GRID)
 

@@ -1,8 +1,7 @@
 """The true maps that predictions are scored against, and predictions looked up where those say something.
 
-Official masks do not mean what is around their cells' centres: a corner of an area falls on the nearest whole number of
-cells from the border, so that cell i stands for what is around point `low + i * cell`, half a cell off; only a point of
-a divider falls on the cell that it lies in. Predictions, which do mean their cells' centres, are looked up accordingly.
+Official masks do not mean what is around their cells' centres (see `perception.data.map_truth.mask_lag_cells`).
+Predictions, which do, are looked up accordingly.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.data.index import REFERENCE_CHANNEL, Index
-from perception.data.map_truth import PROTOCOL_GRID, VEHICLE_CLASS, MapSource
+from perception.data.map_truth import PROTOCOL_GRID, VEHICLE_CLASS, MapSource, mask_lag_cells, shifted_grid
 from perception.evaluation.map import MapRule
 from perception.formats.map_predictions import PredictedMap
 from perception.formats.nuscenes_map_raster import MAP_CLASSES
@@ -27,8 +26,6 @@ PROTOCOLS = {
     "vehicle": MapRule((VEHICLE_CLASS,), thresholds=(0.5,), strict=True),
 }
 """What counts, by protocol: that of BEVFusion in the LiDAR's frame, the same in the ego frame, and Lift-Splat's."""
-
-_EXACT_CLASS = "divider"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +69,9 @@ class MapTruths:
         """
         if protocol == "ego":
             points = PROTOCOL_GRID.centers_xy().numpy()  # (Y, X, 2)
-            return ScoredTruth(self.around_ego(position, class_names, PROTOCOL_GRID), (points,) * len(class_names))
+            return ScoredTruth(
+                self._source.around_ego(position, class_names, PROTOCOL_GRID), (points,) * len(class_names)
+            )
         if protocol == "vehicle":
             return ScoredTruth(self._source.in_ego(position, class_names), _meant(class_names, np.eye(3)))
         cells = self._source.in_lidar(position, class_names).transpose(0, 2, 1)  # (K, X, Y) -> (K, Y, X)
@@ -81,48 +80,14 @@ class MapTruths:
         lidar2ego = np.linalg.inv(_on_ground(record.ego2global)) @ _on_ground(lidar.ego2global @ lidar.sensor2ego)
         return ScoredTruth(cells, _meant(class_names, lidar2ego))
 
-    def around_ego(self, position: int, class_names: Sequence[str], grid: Grid) -> np.ndarray:
-        """What covers the ground around the vehicle, without the official half cell.
-
-        Args:
-            position: of the sample in the index.
-            class_names: K names, `vehicle` may be among them.
-            grid: cells in the ego frame.
-
-        Returns:
-            (K, Y, X) bool; every cell means what is around its centre.
-
-        Raises:
-            FileNotFoundError: the map of the sample's place is missing.
-            ValueError: the map is damaged, a class is unknown, or there are no annotations for vehicles.
-        """
-        cells = np.zeros((len(class_names), grid.num_y, grid.num_x), dtype=bool)
-        for lag_cells in (0.0, 0.5):
-            rows = [row for row, name in enumerate(class_names) if _lag_cells(name) == lag_cells]
-            if rows:
-                names = [class_names[row] for row in rows]
-                cells[rows] = self._source.in_ego(position, names, _shifted(grid, lag_cells))
-        return cells
-
-
-def _lag_cells(name: str) -> float:
-    """How far before its centre, along x and along y, a cell of a mask is meant."""
-    return 0.0 if name == _EXACT_CLASS else 0.5
-
-
-def _shifted(grid: Grid, cells: float) -> Grid:
-    (x_low, x_high), (y_low, y_high), (cell_x, cell_y, _) = grid.x_range_m, grid.y_range_m, grid.cell_m
-    x_m, y_m = cells * cell_x, cells * cell_y
-    return Grid((x_low + x_m, x_high + x_m), (y_low + y_m, y_high + y_m), grid.z_range_m, grid.cell_m)
-
 
 def _meant(class_names: Sequence[str], frame2ego: np.ndarray) -> tuple[np.ndarray, ...]:
     """K arrays (Y, X, 2) of what the cells of a protocol's masks stand for, in the ego frame."""
     by_lag = {
-        lag_cells: _shifted(PROTOCOL_GRID, -lag_cells).centers_xy().numpy() @ frame2ego[:2, :2].T + frame2ego[:2, 2]
-        for lag_cells in set(map(_lag_cells, class_names))
+        lag_cells: shifted_grid(PROTOCOL_GRID, -lag_cells).centers_xy().numpy() @ frame2ego[:2, :2].T + frame2ego[:2, 2]
+        for lag_cells in set(map(mask_lag_cells, class_names))
     }
-    return tuple(by_lag[_lag_cells(name)] for name in class_names)
+    return tuple(by_lag[mask_lag_cells(name)] for name in class_names)
 
 
 def _on_ground(a2global: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
-from perception.data.map_truth import MAP_TRUTH_CLASSES
+from perception.data.map_truth import MAP_TRUTH_CLASSES, MapSource
 from perception.evaluation.map import THRESHOLDS, MapRule, best_overlaps, overlaps
 from perception.evaluation.map_prior import PRIOR_GRID, map_prior, stretched
 from perception.evaluation.map_report import (
@@ -128,10 +128,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Index]:
 
 def right(root: Path, index: Index, shift_cells: int = 0) -> list[tuple[Predictions, str]]:
     """What a model would say that knows everything, and sees it so many cells too far ahead."""
-    truths, found = MapTruths(root, index), []
+    source, found = MapSource(index, root), []
     for number in range(len(index)):
         record = index.record(number)
-        cells = np.roll(truths.around_ego(number, MAP_TRUTH_CLASSES, PRIOR_GRID), shift_cells, axis=2)
+        cells = np.roll(source.around_ego(number, MAP_TRUTH_CLASSES, PRIOR_GRID), shift_cells, axis=2)
         said = MapPrediction(
             probabilities=torch.from_numpy(cells).float(), class_names=MAP_TRUTH_CLASSES, grid=PRIOR_GRID
         )
@@ -141,7 +141,7 @@ def right(root: Path, index: Index, shift_cells: int = 0) -> list[tuple[Predicti
 
 def test_the_truth_around_the_vehicle_means_the_centres_of_cells(dataset: tuple[Path, Index]) -> None:
     root, index = dataset
-    cells = MapTruths(root, index).around_ego(0, MAP_CLASSES, PRIOR_GRID)
+    cells = MapSource(index, root).around_ego(0, MAP_CLASSES, PRIOR_GRID)
     y = PRIOR_GRID.centers_xy().numpy()[:, 0, 1]
     for name, middle in (("drivable_area", 0.0), ("walkway", 10.0), ("divider", 0.2)):
         rows = y[cells[MAP_CLASSES.index(name)][:, 100]]
@@ -185,10 +185,10 @@ def test_in_the_lidars_frame_a_prediction_is_read_ahead_of_the_rear_axle(dataset
 
 def test_a_prediction_of_some_classes_is_scored_on_these(dataset: tuple[Path, Index]) -> None:
     root, index = dataset
-    truths = MapTruths(root, index)
+    source = MapSource(index, root)
 
     def found(names: tuple[str, ...]) -> MapReport:
-        cells = truths.around_ego(0, names, PRIOR_GRID).astype(np.float64)
+        cells = source.around_ego(0, names, PRIOR_GRID).astype(np.float64)
         return score_maps(lambda scene, token: PredictedMap(cells, names, PRIOR_GRID), root, index, "mini_train")
 
     assert set(found(("vehicle",)).figures) == {"vehicle/vehicle"}
