@@ -220,7 +220,7 @@ def _evaluate_official(
         from nuscenes.eval.tracking.evaluate import TrackingEval
     except (ImportError, unittest.SkipTest) as error:  # the devkit skips a test where motmetrics or pandas is missing
         raise ImportError(
-            "evaluate_tracks: nuscenes-devkit, motmetrics and pandas are needed: pip install '.[nuscenes,dev]'"
+            "evaluate_tracks: nuscenes-devkit, motmetrics and pandas are needed: pip install '.[tracking]'"
         ) from error
     try:
         with _silence(), warnings.catch_warnings():
