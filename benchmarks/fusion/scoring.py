@@ -56,7 +56,7 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) ->
     for subset in wanted:
         folder = run / subset
         folder.mkdir(exist_ok=True)
-        found = _predictions(detector, cache, samples, subset)
+        found = predicted(detector, cache, samples, subset)
         meta = SubmissionMeta(
             use_camera=bool({"C", "F"} & set(subset)), use_lidar="L" in subset, use_radar="R" in subset
         )
@@ -81,9 +81,20 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) ->
 
 
 @torch.no_grad()
-def _predictions(
+def predicted(
     detector: Detector, cache: FeatureCache, samples: list[Sample], subset: str
 ) -> Iterator[tuple[Predictions, Sample]]:
+    """Predicts from kept maps.
+
+    Args:
+        detector: in evaluation mode.
+        cache: the branches' maps.
+        samples: which; their annotations are not read.
+        subset: of the sensors, such as "C+L".
+
+    Yields:
+        Every sample's predictions and the sample.
+    """
     for start in tqdm(range(0, len(samples), _BATCH), desc=subset, unit="batch"):
         chosen = samples[start : start + _BATCH]
         batch = collate(chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,28 @@ class Recipe:
     clip: float = 35.0
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run, of this study or of another that trains on kept maps.
+
+    Attributes:
+        folder: of the run; holds `weights.safetensors` once it is finished.
+        name: for people.
+        recipe: how to train.
+        note: plain values that are kept with the weights.
+    """
+
+    folder: Path
+    name: str
+    recipe: Recipe
+    note: Mapping[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights, there once the run is finished."""
+        return self.folder / "weights.safetensors"
+
+
 def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], recipe: Recipe) -> None:
     """Trains a run to its end; a finished one is left alone.
 
@@ -55,23 +78,36 @@ def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], re
         samples: annotations of the training samples.
         recipe: how.
     """
-    folder = study.work / "runs" / arm.name
-    if (folder / "weights.safetensors").exists():
+    run = Run(study.work / "runs" / arm.name, arm.name, recipe, {"arm": asdict(arm)})
+    if run.weights.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(arm.seed)
-    detector = study.detector(arm.fuser).train()
+    detector = study.detector(arm.fuser)
+    optimise(detector, lambda step: _loss(detector, arm, cache, samples, recipe, step), run)
+
+
+def optimise(detector: Detector, loss_of: Callable[[int], torch.Tensor], run: Run) -> None:
+    """Trains all but the branches; interrupted, it goes on where it was.
+
+    Args:
+        detector: as it starts.
+        loss_of: the loss of a step that is counted from 0, with its graph.
+        run: where and how.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    detector.train()
     detector.branches.requires_grad_(False).eval()
     trainable = [parameter for parameter in detector.parameters() if parameter.requires_grad]
+    recipe = run.recipe
     optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = WarmupCosine(warmup=0.1).build(optimizer, recipe.steps)
     average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
     state: dict[str, Any] = {"detector": detector, "optimizer": optimizer, "schedule": schedule, "average": average}
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = run.folder / "checkpoint.pt"
     begin, spent_s = _resume(checkpoint, state)
-    for step in tqdm(range(begin, recipe.steps), desc=arm.name, initial=begin, total=recipe.steps):
+    for step in tqdm(range(begin, recipe.steps), desc=run.name, initial=begin, total=recipe.steps):
         start_s = time.perf_counter()
-        loss = _loss(detector, arm, cache, samples, recipe, step)
+        loss = loss_of(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, recipe.clip)
@@ -82,26 +118,40 @@ def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], re
         if step % _SAVE_EVERY == _SAVE_EVERY - 1:
             kept = {name: part.state_dict() for name, part in state.items()}
             _save(checkpoint, {"step": step + 1, "spent_s": spent_s, **kept})
-            print(f"{arm.name}: step {step + 1}, loss {float(loss.detach()):.3f}, {spent_s:.0f} s", flush=True)
-    note = {"arm": asdict(arm), "recipe": asdict(recipe), "train_s": spent_s}
-    with atomic_writer(folder / "run.json") as file:
+            print(f"{run.name}: step {step + 1}, loss {float(loss.detach()):.3f}, {spent_s:.0f} s", flush=True)
+    note = {**run.note, "recipe": asdict(recipe), "train_s": spent_s}
+    with atomic_writer(run.folder / "run.json") as file:
         file.write(json.dumps(note).encode())
     averaged = average.module
     assert isinstance(averaged, Detector), "the average is of the detector"
-    save_weights(averaged, folder / "weights.safetensors", {name: json.dumps(value) for name, value in note.items()})
+    save_weights(averaged, run.weights, {name: json.dumps(value) for name, value in note.items()})
     checkpoint.unlink(missing_ok=True)
+
+
+def drawn_places(seed: int, count: int, batch_size: int, step: int) -> list[int]:
+    """Which samples a step is trained on: a new order in every epoch, which depends on seed and step alone.
+
+    Args:
+        seed: of the run.
+        count: of the training samples.
+        batch_size: samples of a step.
+        step: counted from 0.
+
+    Returns:
+        As many places as a batch has, below `count`.
+    """
+    per_epoch = count // batch_size
+    order = torch.Generator().manual_seed(1_000_003 * seed + step // per_epoch)
+    first = step % per_epoch * batch_size
+    return torch.randperm(count, generator=order)[first : first + batch_size].tolist()
 
 
 def _loss(
     detector: Detector, arm: Arm, cache: FeatureCache, samples: list[Sample], recipe: Recipe, step: int
 ) -> torch.Tensor:
     """The loss of one step; samples and sensors depend on the arm's seed and the step alone."""
-    per_epoch = len(samples) // recipe.batch_size
-    order = torch.Generator().manual_seed(1_000_003 * arm.seed + step // per_epoch)
-    place = step % per_epoch * recipe.batch_size
-    chosen = torch.randperm(len(samples), generator=order)[place : place + recipe.batch_size].tolist()
-    batch = collate([samples[i] for i in chosen])
-    drawn = drawn_sensors(arm, len(chosen), torch.Generator().manual_seed(7_919 * arm.seed + 104_729 + step))
+    batch = collate([samples[i] for i in drawn_places(arm.seed, len(samples), recipe.batch_size, step)])
+    drawn = drawn_sensors(arm, len(batch), torch.Generator().manual_seed(7_919 * arm.seed + 104_729 + step))
     features = cache.read(cache.rows(batch.tokens), drawn)
     with torch.autocast("cpu", torch.bfloat16):
         output = run_from_features(detector, features)
