@@ -27,6 +27,7 @@ UNKNOWN = -2
 _NAN = re.compile(rb"NaN(?=[\s,\]}])")
 _NORM_TOLERANCE = 1e-3
 _STANDS_FOR_NAN = -sys.float_info.max
+_STAND_IN = repr(_STANDS_FOR_NAN).encode()
 
 
 class BoxRecord(msgspec.Struct, gc=False, kw_only=True):
@@ -41,7 +42,7 @@ class BoxRecord(msgspec.Struct, gc=False, kw_only=True):
 
 
 class _File(msgspec.Struct):
-    meta: Any
+    meta: msgspec.Raw
     results: dict[str, msgspec.Raw]
 
 
@@ -182,7 +183,7 @@ def parse_results(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
         text = _NAN.sub(_stand_in, text)  # msgspec reads no NaN
     try:
         file = _FILE_DECODER.decode(text)
-        return file.meta, file.results
+        return json.loads(bytes(file.meta).replace(_STAND_IN, b"NaN")), file.results
     except (ValueError, RecursionError):  # not JSON, with Infinity, or not the wanted object
         try:
             content: Any = json.loads(path.read_bytes())
@@ -280,9 +281,9 @@ def raise_faults(path: Path, faults: Sequence[str], reader: str) -> None:
 
 
 def _stand_in(found: re.Match[bytes]) -> bytes:
-    """What is read in place of NaN; within a text it stays."""
+    """What is read in place of NaN; within a text it stays, but for one that only a comma or a space is before."""
     is_value = found.string[found.start() - 1 : found.start()] in b"[,: \t\r\n"
-    return repr(_STANDS_FOR_NAN).encode() if is_value else found.group()
+    return _STAND_IN if is_value else found.group()
 
 
 def _records(value: Any, form: RecordFormat[Record]) -> list[Record]:

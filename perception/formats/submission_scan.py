@@ -209,7 +209,7 @@ def _number(text: np.ndarray, at: int) -> tuple[int, float, bool]:
         return _NOT_PLAIN, 0.0, False
     has_exponent = at < len(text) and (text[at] == ord("e") or text[at] == ord("E"))
     has_point = at < len(text) and text[at] == _POINT
-    if significand == 0 and not (has_point or has_exponent):
+    if text[start] == _ZERO and not (has_point or has_exponent):  # not by the significand: 2**64 runs over to 0
         return at, 0.0, True  # the integer -0 has no sign
     exponent = 0
     if has_point:

@@ -89,6 +89,7 @@ def test_numbers_are_rounded_as_python_rounds_them():
     texts = [form.format(value) for value in values.tolist() for form in ("{!r}", "{:.17e}", "{:.20f}", "{:.19g}")]
     texts += ["0", "-0", "0.0", "-0.0e5", "9007199254740993", "9007199254740993.0", "1e22", "1e23", "1E-22", "5e-324"]
     texts += ["0.500000000000000166533453693773481063544750213623046875", "123456789012345678", "1234567890123456789"]
+    texts += ["18446744073709551616", "-36893488147419103232", "184467440737095516160"]  # 0 modulo 2**64
     row = boxes(1)[0]
     for first in range(0, len(texts) - 2, 3):
         three = texts[first : first + 3]
