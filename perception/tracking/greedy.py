@@ -71,10 +71,14 @@ class GreedyTracker(Tracker[TrackTable]):
         limits_m = self._limits_m[found.labels] * max(1.0, elapsed_s / STEP_S)
         return np.where(distances_m <= limits_m[:, None], distances_m, np.inf)
 
-    def _updated(self, before: TrackTable, now: TrackTable, found: SampleDetections, elapsed_s: float) -> TrackTable:
+    def _updated(
+        self, before: TrackTable, now: TrackTable, found: SampleDetections, elapsed_s: float, unseen_s: np.ndarray
+    ) -> TrackTable:
         boxes = found.boxes_global.copy()
-        unknown = np.isnan(boxes[:, 7]) & (elapsed_s > 0)
-        boxes[unknown, 7:] = (boxes[unknown, :2] - before.boxes[unknown, :2]) / (elapsed_s or 1.0)
+        unknown = np.isnan(boxes[:, 7]) & (unseen_s > 0)
+        moved_on = (unseen_s - elapsed_s)[:, None] * np.nan_to_num(before.boxes[:, 7:])  # since it was last detected
+        covered = boxes[:, :2] - (before.boxes[:, :2] - moved_on)
+        boxes[unknown, 7:] = covered[unknown] / unseen_s[unknown, None]
         return dataclasses.replace(now, boxes=boxes)
 
     def _born(self, found: SampleDetections, ids: np.ndarray, timestamp_us: int) -> TrackTable:

@@ -164,7 +164,12 @@ class KalmanTracker(Tracker[FilteredTracks]):
         return np.where(place <= self._gate**2, place + speed + place_log + speed_log, np.inf)
 
     def _updated(
-        self, before: FilteredTracks, now: FilteredTracks, found: SampleDetections, elapsed_s: float
+        self,
+        before: FilteredTracks,
+        now: FilteredTracks,
+        found: SampleDetections,
+        elapsed_s: float,
+        unseen_s: np.ndarray,
     ) -> FilteredTracks:
         boxes, seen = now.boxes.copy(), found.boxes_global
         mean, covariances = boxes[:, _MOTION], now.covariances

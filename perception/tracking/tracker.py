@@ -173,15 +173,18 @@ class Tracker(ABC, Generic[Table]):
         new = np.delete(np.arange(len(found.scores)), rows)
         new = new[found.scores[new] >= self._lifecycle.birth_score]
         ids = next_id + np.arange(len(new))
-        went_on = self._updated(before.select(columns), now.select(columns), _rows(found, rows), elapsed_s)
+        last = before.select(columns)
+        unseen_s = 1e-6 * (timestamp_us - last.seen_us)  # (P,)
+        went_on = self._updated(last, now.select(columns), _rows(found, rows), elapsed_s, unseen_s)
         went_on = dataclasses.replace(
             went_on,
             scores=self._scores(went_on.scores, found.scores[rows]),
             hits=went_on.hits + 1,
             seen_us=np.full(len(rows), timestamp_us),
         )
-        tracks = went_on.joined(self._born(_rows(found, new), ids, timestamp_us), waiting)
-        told = tracks.select((tracks.seen_us == timestamp_us) & (tracks.hits >= self._lifecycle.min_hits))
+        detected = went_on.joined(self._born(_rows(found, new), ids, timestamp_us))
+        tracks = detected.joined(waiting)
+        told = detected.select(detected.hits >= self._lifecycle.min_hits)
         return (
             SampleTracks(boxes_global=told.boxes, scores=told.scores, labels=told.labels, ids=told.ids),
             TrackerState(scene=scene, timestamp_us=timestamp_us, next_id=next_id + len(new), tracks=tracks),
@@ -228,8 +231,10 @@ class Tracker(ABC, Generic[Table]):
         """
 
     @abstractmethod
-    def _updated(self, before: Table, now: Table, found: SampleDetections, elapsed_s: float) -> Table:
-        """Tracks with one detection each; their scores, `hits` and `seen_us` are left to the caller."""
+    def _updated(
+        self, before: Table, now: Table, found: SampleDetections, elapsed_s: float, unseen_s: np.ndarray
+    ) -> Table:
+        """K tracks with one detection each, after (K,) seconds without; scores, `hits` and `seen_us` are the caller's."""
 
     @abstractmethod
     def _born(self, found: SampleDetections, ids: np.ndarray, timestamp_us: int) -> Table:

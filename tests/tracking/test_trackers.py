@@ -84,6 +84,20 @@ def test_velocities_are_learnt_where_detections_have_none(make):
     np.testing.assert_allclose(told[-1].boxes_global[told[-1].ids == 0, 7:], [[6, 0]], atol=0.5)
 
 
+def test_a_velocity_learnt_after_a_gap_is_that_since_the_last_detection():
+    # 1 m in a second, of which the detector missed the middle; then 3 m in a second, expected to be 1 m.
+    moments = [found((x, 0, NAN, NAN)) if x is not None else found() for x in (0, None, 1, None, 4)]
+    told = run(GreedyTracker(), *moments)
+    assert [tracks.ids.tolist() for tracks in told] == [[0], [], [0], [], [0]]
+    np.testing.assert_allclose(told[2].boxes_global[:, 7:], [[1, 0]])
+    np.testing.assert_allclose(told[4].boxes_global[:, 7:], [[3, 0]])
+
+
+def test_a_second_sample_of_the_same_time_tells_of_its_own_detections_alone(make):
+    told = run(make(), found((0, 0, 0, 0), (9, 0, 0, 0)), found((9, 0, 0, 0)), found(), step_us=0)
+    assert [tracks.ids.tolist() for tracks in told] == [[0, 1], [1], []]
+
+
 def test_the_order_of_detections_does_not_matter(make):
     rng = np.random.default_rng(0)
     starts, speeds = rng.uniform(-40, 40, (30, 2)), rng.uniform(-8, 8, (30, 2))
