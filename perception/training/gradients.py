@@ -17,6 +17,9 @@ from perception.models.detector import Detector
 FUSED = "fused"
 """The place where all tasks and all sensors meet: what the fuser gives."""
 
+_SCALE = 2.0**12
+"""What losses are multiplied with meanwhile: half precision has nothing between 0 and 6e-8. Exact, as a power of two."""
+
 Places = dict[str, list[Tensor]]
 """Place -> its maps of one forward pass."""
 
@@ -92,7 +95,7 @@ def gradient_figures(losses: Mapping[str, Tensor], places: Mapping[str, Sequence
     maps = [(place, tensor) for place, tensors in places.items() for tensor in tensors if tensor.requires_grad]
     found = {task: _gradients(loss, maps) for task, loss in tasks.items() if maps and loss.requires_grad}
     figures = {
-        f"gradient_norm/{place}/{task}": gradient.norm()
+        f"gradient_norm/{place}/{task}": gradient.norm() / _SCALE
         for task, gradients in found.items()
         for place, gradient in gradients.items()
     }
@@ -104,8 +107,8 @@ def gradient_figures(losses: Mapping[str, Tensor], places: Mapping[str, Sequence
 
 
 def _gradients(loss: Tensor, maps: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Place -> the gradient at all its maps in one row; without the places that the loss does not reach."""
-    gradients = torch.autograd.grad(loss, [tensor for _, tensor in maps], retain_graph=True, allow_unused=True)
+    """Place -> the gradient at all its maps in one row, times `_SCALE`; without the places that the loss does not reach."""
+    gradients = torch.autograd.grad(_SCALE * loss, [tensor for _, tensor in maps], retain_graph=True, allow_unused=True)
     reached = {place for (place, _), gradient in zip(maps, gradients, strict=True) if gradient is not None}
     rows: dict[str, list[Tensor]] = {place: [] for place in sorted(reached)}
     for (place, tensor), gradient in zip(maps, gradients, strict=True):

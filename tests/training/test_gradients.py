@@ -44,6 +44,14 @@ def test_levels_of_a_place_count_as_one_and_what_has_no_gradient_is_left_out():
     assert gradient_figures({"a": torch.tensor(1.0)}, {FUSED: [near]}) == {}
 
 
+def test_gradients_too_small_for_half_precision_are_measured():
+    fused = torch.ones(64, dtype=torch.float16, requires_grad=True)
+    figures = gradient_figures({"a": 1e-8 * fused.float().sum(), "b": -1e-9 * fused.float().sum()}, {FUSED: [fused]})
+    assert float(figures["gradient_norm/fused/a"]) == pytest.approx(8e-8, rel=1e-3)
+    assert float(figures["gradient_norm/fused/b"]) == pytest.approx(8e-9, rel=1e-2)
+    assert float(figures["gradient_cosine/fused/a,b"]) == pytest.approx(-1.0)
+
+
 def test_a_watched_detector_gives_its_maps_and_is_left_without_hooks(dataroot):
     detector = make_module().detector
     data = make_data(dataroot)
