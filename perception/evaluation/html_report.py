@@ -62,7 +62,8 @@ def write_report(path: str | Path, contents: ReportContents) -> None:
         OSError: the file cannot be written.
     """
     with atomic_writer(path) as file:
-        file.write(report_page(contents).encode())
+        # Names of files need not be Unicode; Python stands in for such bytes what UTF-8 cannot hold.
+        file.write(report_page(contents).encode(errors="replace"))
 
 
 def report_page(contents: ReportContents) -> str:

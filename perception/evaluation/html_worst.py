@@ -26,6 +26,7 @@ from perception.visualization.png import write_png
 
 _SIZE_PX = 640
 _HALF_M = 50.0
+_MAX_M = 1e7
 
 
 def worst_pictures(
@@ -60,7 +61,7 @@ def worst_pictures(
         points = loader.load(position).lidar
         truth = _of_sample(report.truth, sample)
         predictions = _of_sample(report.predictions, sample)
-        predictions = predictions.select((predictions.scores >= SURE) & np.isfinite(predictions.translations).all(1))
+        predictions = predictions.select((predictions.scores >= SURE) & _drawable(predictions))
         layers = (
             ground_truth_layer(_annotations(truth, record), DETECTION_CLASSES, hollow=True),
             detection_layer(_detections(predictions, record), DETECTION_CLASSES),
@@ -89,6 +90,11 @@ def _worst(faults: np.ndarray, scenes: np.ndarray, count: int) -> list[int]:
 
 def _of_sample(boxes: EvalBoxes, sample: int) -> EvalBoxes:
     return boxes.select(np.flatnonzero(boxes.samples == sample))
+
+
+def _drawable(boxes: EvalBoxes) -> np.ndarray:
+    """(N,) whether a box has a place and a size; a submission may hold infinity, which is no fault of its format."""
+    return (np.abs(np.concatenate([boxes.translations, boxes.sizes_wlh], axis=1)) < _MAX_M).all(axis=1)
 
 
 def _in_ego(boxes: EvalBoxes, record: SampleRecord) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """The page of a run: everything is on it, nothing of it is executed, and a browser shows it."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -108,6 +109,16 @@ def test_worst_samples_are_the_ones_with_faults(scored):
     assert index.tokens_of(index.samples_of("mini_val"))[-1] in one
 
 
+@pytest.mark.parametrize("size", [np.inf, 1e300])
+def test_a_prediction_too_large_to_draw_is_left_out_of_the_picture(scored, size):
+    root, index, report = scored
+    found = report.predictions
+    absurd = replace(found, sizes_wlh=np.full_like(found.sizes_wlh, size), scores=np.ones_like(found.scores))
+    faults = np.ones(len(report.sample_scenes), dtype=np.int64)
+    (one,) = worst_pictures(replace(report, predictions=absurd), faults, index, "mini_val", root, count=1)
+    assert "and 0 predictions" in one
+
+
 def test_a_page_without_boxes_and_with_nothing_found(scored):
     assert "Boxes" not in report_page(ReportContents("empty", {}))
     nothing = np.zeros(len(scored[2].predictions), dtype=bool)
@@ -121,6 +132,11 @@ def test_a_page_without_boxes_and_with_nothing_found(scored):
         },
     )
     assert "Confusion" in report_page(ReportContents("none", {}, detection=empty))
+
+
+def test_a_name_of_a_file_that_is_not_unicode_does_not_cost_the_page(tmp_path):
+    write_report(tmp_path / "report.html", ReportContents("of " + os.fsdecode(b"caf\xe9.json"), {}))
+    assert "of caf?.json" in (tmp_path / "report.html").read_text()
 
 
 def test_text_is_escaped_and_markup_is_not():
