@@ -119,31 +119,39 @@ def look_up(found: PredictedMap, class_names: Sequence[str], points_m: Sequence[
     rows = []
     for name, points in zip(class_names, points_m, strict=True):
         values = np.nan_to_num(found.probabilities[found.class_names.index(name)], nan=0.0).astype(np.float64)
-        places, shares = corners[id(points)]
-        rows.append((values.ravel()[places] * shares).sum(0))
+        places, (share_x, share_y), inside = corners[id(points)]
+        rows.append(_between(_between(values.ravel()[places], share_x), share_y) * inside)
     return np.stack(rows)
 
 
-def _corners(grid: Grid, points_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The four cells around each point (Y, X, 2): (4, Y, X) their places and their shares, which are 0 off the grid.
+def _between(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """What lies a share of the way from the first of two arrays (..., 2, Y, X) to the second; of equal ones just that.
+
+    A sum of four products would miss a threshold by a rounding that all four cells reach.
+    """
+    first, second = values[..., 0, :, :], values[..., 1, :, :]
+    return first + share * (second - first)
+
+
+def _corners(grid: Grid, points_m: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """The four cells around each point (Y, X, 2), (2, 2, Y, X) by row and column; the shares of the second ones along x
+    and y; whether the point lies on the grid.
 
     Between the centres of the outermost cells and the edge of the grid the outermost cells count whole.
     """
-    columns, rows = (
+    (columns, share_x, in_x), (rows, share_y, in_y) = (
         _neighbours((points_m[..., axis] - low) / cell, count)
         for axis, low, cell, count in zip(
             (0, 1), grid.origin_m[:2], grid.cell_m[:2], (grid.num_x, grid.num_y), strict=True
         )
     )
-    pairs = [(row, column) for row in rows for column in columns]
-    places = np.stack([row * grid.num_x + column for (row, _), (column, _) in pairs])
-    return places, np.stack([row_share * column_share for (_, row_share), (_, column_share) in pairs])
+    return rows[:, None] * grid.num_x + columns, (share_x, share_y), in_x & in_y
 
 
-def _neighbours(position: np.ndarray, count: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """The cells before and after positions on one axis, in cells from its lower end, each with its share."""
+def _neighbours(position: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(2, Y, X) the cells before and after positions on one axis, in cells from its lower end; the share of the latter;
+    whether a position lies between the ends."""
     before = np.floor(position - 0.5)
     inside = (position >= 0) & (position <= count)
-    share = position - 0.5 - before
-    places = [(before + step).clip(0, count - 1).astype(np.int64) for step in (0, 1)]
-    return (places[0], (1 - share) * inside), (places[1], share * inside)
+    places = np.stack([before, before + 1]).clip(0, count - 1).astype(np.int64)
+    return places, position - 0.5 - before, inside

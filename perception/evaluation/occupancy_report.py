@@ -185,9 +185,11 @@ def scene_lidars(index: Index, scene: str) -> tuple[np.ndarray, dict[str, np.nda
         each by its token.
 
     Raises:
-        ValueError: there is no such scene.
+        ValueError: there is no such scene, or one of its samples has no LiDAR.
     """
     records = sorted((index.record(int(i)) for i in index.samples_of([scene])), key=lambda record: record.timestamp_us)
+    if without := [record.token for record in records if REFERENCE_CHANNEL not in record.sensors]:
+        raise ValueError(f"scene_lidars: every sample of {scene} must have {REFERENCE_CHANNEL}, {without[0]} has none")
     lidars = [record.ego2global @ record.sensors[REFERENCE_CHANNEL].sensor2ego for record in records]
     return np.stack(lidars)[:, :3, 3], {record.token: record.ego2global for record in records}
 

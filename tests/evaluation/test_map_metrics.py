@@ -88,6 +88,12 @@ def test_predictions_are_read_between_the_centres_of_cells() -> None:
     np.testing.assert_allclose(read[0, 0], [0.0, 0.2, 0.3, 0.0, 0.0, 0.0, 0.4], atol=1e-3)
 
 
+def test_among_equal_cells_a_prediction_is_read_as_it_is() -> None:
+    points = np.random.default_rng(0).uniform((-1.5, -0.5), (1.5, 0.5), (50, 50, 2))
+    found = PredictedMap(np.full((1, 2, 4), 0.4), ("road",), GRID)
+    assert (look_up(found, ("road",), [points], "scene/token") == 0.4).all()
+
+
 def test_every_class_is_read_at_its_own_points_and_a_missing_one_is_named() -> None:
     found = PredictedMap(np.random.default_rng(0).random((2, 2, 4)), ("road", "line"), GRID)
     centers = GRID.centers_xy().numpy()

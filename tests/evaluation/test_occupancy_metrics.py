@@ -1,5 +1,6 @@
 """Occupancy metrics by hand: voxels under masks, files, the best guess without looking, intervals over scenes."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -168,6 +169,14 @@ def test_lidars_of_a_scene_follow_the_vehicle(dataset: tuple[Path, Index]) -> No
         mounted = record.sensors[REFERENCE_CHANNEL].sensor2ego[:3, 3]
         ego = poses[record.token]
         np.testing.assert_allclose(ego[:3, :3] @ mounted + ego[:3, 3], lidar)
+
+
+def test_a_scene_without_lidar_has_no_origins_of_rays(dataset: tuple[Path, Index], monkeypatch) -> None:
+    _, index = dataset
+    record = index.record
+    monkeypatch.setattr(type(index), "record", lambda _, i: dataclasses.replace(record(i), sensors={}))
+    with pytest.raises(ValueError, match="every sample of scene-0061 must have LIDAR_TOP, .* has none"):
+        scene_lidars(index, "scene-0061")
 
 
 def test_a_missing_file_is_named(tmp_path: Path, dataset: tuple[Path, Index]) -> None:
