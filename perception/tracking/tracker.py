@@ -234,7 +234,7 @@ class Tracker(ABC, Generic[Table]):
     def _updated(
         self, before: Table, now: Table, found: SampleDetections, elapsed_s: float, unseen_s: np.ndarray
     ) -> Table:
-        """K tracks with one detection each, after (K,) seconds without; scores, `hits` and `seen_us` are the caller's."""
+        """Tracks with one detection each, (K,) seconds after the last; the caller sets scores, `hits` and `seen_us`."""
 
     @abstractmethod
     def _born(self, found: SampleDetections, ids: np.ndarray, timestamp_us: int) -> Table:
