@@ -80,7 +80,7 @@ def cast_rays(labels: Tensor, origins: Tensor, directions: Tensor, grid: Grid, f
 
     Returns:
         (R,) classes, `free` where a ray meets nothing, and (R,) float64 metres to where it leaves the first occupied
-        voxel, or the grid where it meets none (0 where it misses even that).
+        voxel, or the grid where it meets none (of no meaning where it misses even that).
     """
     hits = raycast_voxels(labels != free, origins, directions, grid)
     met = hits.cells >= 0
