@@ -24,7 +24,6 @@ from perception.training.feature_cache import FeatureCache
 from perception.training.schedules import WarmupCosine
 
 _SAVE_EVERY = 100
-_EMA = 0.995
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class Recipe:
         learning_rate: highest of the run.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
+        ema: share of the averaged weights that a step keeps.
     """
 
     steps: int = 1500
@@ -44,6 +44,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     clip: float = 35.0
+    ema: float = 0.995
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def optimise(detector: Detector, loss_of: Callable[[int], torch.Tensor], run: Ru
     recipe = run.recipe
     optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     schedule = WarmupCosine(warmup=0.1).build(optimizer, recipe.steps)
-    average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(_EMA), use_buffers=True)
+    average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     state: dict[str, Any] = {"detector": detector, "optimizer": optimizer, "schedule": schedule, "average": average}
     checkpoint = run.folder / "checkpoint.pt"
     begin, spent_s = _resume(checkpoint, state)
