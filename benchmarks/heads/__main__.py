@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--arms", nargs="*", choices=[*names, PRIOR], metavar="NAME", help="of runs; all if nothing is said"
     )
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=Recipe.batch_size)
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
