@@ -134,9 +134,9 @@ def _between(values: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def _corners(grid: Grid, points_m: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """The four cells around each point (Y, X, 2), (2, 2, Y, X) by row and column; the shares of the second ones along x
-    and y; whether the point lies on the grid.
+    """The four cells around each point, their shares, and whether the point lies on the grid.
 
+    Of points (Y, X, 2) the cells are (2, 2, Y, X) by row and column, the shares those of the second ones along x and y.
     Between the centres of the outermost cells and the edge of the grid the outermost cells count whole.
     """
     (columns, share_x, in_x), (rows, share_y, in_y) = (
@@ -149,8 +149,10 @@ def _corners(grid: Grid, points_m: np.ndarray) -> tuple[np.ndarray, tuple[np.nda
 
 
 def _neighbours(position: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(2, Y, X) the cells before and after positions on one axis, in cells from its lower end; the share of the latter;
-    whether a position lies between the ends."""
+    """The cells before and after positions on one axis (2, Y, X), the share of the latter, and who is between the ends.
+
+    Positions count in cells from the lower end.
+    """
     before = np.floor(position - 0.5)
     inside = (position >= 0) & (position <= count)
     places = np.stack([before, before + 1]).clip(0, count - 1).astype(np.int64)

@@ -11,6 +11,10 @@ from typing import Any
 SUMMARY_NAME = "metrics_summary.json"
 
 
+class NothingToScoreError(ValueError):
+    """There is not one prediction or not one annotation, for which the devkit has no metrics."""
+
+
 def evaluate_official(
     dataroot: str | Path, version: str, split: str, results_path: str | Path, out_dir: str | Path
 ) -> dict[str, Any]:
@@ -29,6 +33,7 @@ def evaluate_official(
     Raises:
         ImportError: the devkit is not installed.
         FileNotFoundError: there is no such results file.
+        NothingToScoreError: the submission has no box, or the split no annotation.
         ValueError: the devkit cannot load the set, or cannot evaluate the submission; says why.
     """
     try:
@@ -47,8 +52,8 @@ def evaluate_official(
             evaluation = DetectionEval(tables, config, str(results_path), split, str(out_dir), verbose=False)
             summary = evaluation.main(render_curves=False)
     except Exception as error:  # the devkit fails with bare asserts, KeyError and Exception
-        reason = _reason(error, Path(results_path), tables, tokens)
-        raise ValueError(f"evaluate_official: {results_path}: {reason}") from error
+        kind, reason = _reason(error, Path(results_path), tables, tokens)
+        raise kind(f"evaluate_official: {results_path}: {reason}") from error
     with contextlib.suppress(OSError):
         (Path(out_dir) / "plots").rmdir()  # made for curves, and empty without them
     return summary
@@ -80,22 +85,25 @@ def _split_tokens(tables: Any, split: str) -> set[str]:
     return tokens
 
 
-def _reason(error: Exception, results_path: Path, tables: Any, tokens: set[str]) -> str:
+def _reason(error: Exception, results_path: Path, tables: Any, tokens: set[str]) -> tuple[type[ValueError], str]:
     """What is wrong with a submission that the devkit failed on."""
     said = f"the devkit says {type(error).__name__}: {error}"
     if "not compatible with NuScenes version" in str(error):
-        return said
+        return ValueError, said
     try:
         results = json.loads(results_path.read_bytes())["results"]
         predicted, num_boxes = set(results), sum(len(boxes) for boxes in results.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return f"it is no submission ({said})"
+        return ValueError, f"it is no submission ({said})"
     if missing := tokens - predicted:
-        return f"{len(missing)} of {len(tokens)} samples of the split are missing, such as {min(missing)} ({said})"
+        return (
+            ValueError,
+            f"{len(missing)} of {len(tokens)} samples of the split are missing, such as {min(missing)} ({said})",
+        )
     if extra := predicted - tokens:
-        return f"{len(extra)} samples do not belong to the split, such as {min(extra)} ({said})"
+        return ValueError, f"{len(extra)} samples do not belong to the split, such as {min(extra)} ({said})"
     if num_boxes == 0:
-        return f"it holds no prediction at all, which the devkit cannot evaluate ({said})"
+        return NothingToScoreError, f"it holds no prediction at all, which the devkit cannot evaluate ({said})"
     if not any(row["sample_token"] in tokens for row in tables.sample_annotation):
-        return f"the split has no annotation to compare with ({said})"
-    return said
+        return NothingToScoreError, f"the split has no annotation to compare with ({said})"
+    return ValueError, said

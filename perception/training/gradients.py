@@ -18,7 +18,7 @@ FUSED = "fused"
 """The place where all tasks and all sensors meet: what the fuser gives."""
 
 _SCALE = 2.0**12
-"""What losses are multiplied with meanwhile: half precision has nothing between 0 and 6e-8. Exact, as a power of two."""
+"""What losses are multiplied with meanwhile, exactly: half precision has nothing between 0 and 6e-8."""
 
 Places = dict[str, list[Tensor]]
 """Place -> its maps of one forward pass."""
@@ -107,7 +107,7 @@ def gradient_figures(losses: Mapping[str, Tensor], places: Mapping[str, Sequence
 
 
 def _gradients(loss: Tensor, maps: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Place -> the gradient at all its maps in one row, times `_SCALE`; without the places that the loss does not reach."""
+    """Place -> the gradient at all its maps in one row, times `_SCALE`; without places that the loss does not reach."""
     gradients = torch.autograd.grad(_SCALE * loss, [tensor for _, tensor in maps], retain_graph=True, allow_unused=True)
     reached = {place for (place, _), gradient in zip(maps, gradients, strict=True) if gradient is not None}
     rows: dict[str, list[Tensor]] = {place: [] for place in sorted(reached)}

@@ -175,7 +175,7 @@ def test_a_scene_without_lidar_has_no_origins_of_rays(dataset: tuple[Path, Index
     _, index = dataset
     record = index.record
     monkeypatch.setattr(type(index), "record", lambda _, i: dataclasses.replace(record(i), sensors={}))
-    with pytest.raises(ValueError, match="every sample of scene-0061 must have LIDAR_TOP, .* has none"):
+    with pytest.raises(ValueError, match=r"every sample of scene-0061 must have LIDAR_TOP, .* has none"):
         scene_lidars(index, "scene-0061")
 
 

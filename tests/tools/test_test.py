@@ -2,8 +2,11 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from perception.formats.submission_reader import validate_submission
+from perception.runtime.checkpoint import load_weights, save_weights
+from perception.runtime.config import build_detector, load_config
 from tests.synthetic_nuscenes import token, write_synthetic_nuscenes
 from tests.tools.conftest import load_tool
 
@@ -29,6 +32,20 @@ def test_a_split_is_predicted_and_scored(trained, dataroot, tmp_path, capsys, mo
     assert counts["num_truth"] == 18
     assert f"NDS {summary['nd_score']:.4f}" in capsys.readouterr().out
     assert f"{summary['nd_score']:.3f}" in (tmp_path / "report.html").read_text()
+
+
+def test_a_model_that_finds_nothing_is_scored_nevertheless(trained, dataroot, tmp_path, capsys):
+    detector = build_detector(load_config(trained / "config.yaml"))
+    load_weights(detector, trained / "weights.safetensors")
+    for heatmap in detector.heads["boxes"].heatmaps:
+        torch.nn.init.constant_(heatmap[-1].bias, -100.0)
+    save_weights(detector, tmp_path / "weights.safetensors", {})
+    files = [str(trained / "config.yaml"), str(tmp_path / "weights.safetensors")]
+    assert load_tool("test").main([*files, "--dataroot", str(dataroot), "--out-dir", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "metrics_summary.json").read_text())
+    assert summary["mean_ap"] == 0 and set(summary["tp_errors"].values()) == {1.0}
+    assert "it holds no prediction at all, which the devkit cannot evaluate" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
 
 
 def test_a_set_without_annotations_is_predicted_alone(trained, tmp_path):
