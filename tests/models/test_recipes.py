@@ -5,8 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.model_inputs import made_up_batch
-from perception.data.loading import CameraLoading, LidarLoading
+from benchmarks.model_inputs import made_up_suite
+from perception.data.sensor_settings import (
+    FISHEYE_CAMERAS,
+    CameraLoading,
+    LidarLoading,
+    Radar4dLoading,
+    RadarLoading,
+    RangingLoading,
+    SensorSuite,
+    UltrasonicLoading,
+)
 from perception.formats.classes import DETECTION_CLASSES
 from perception.models.detector import Detector
 from perception.runtime.config import build_detector
@@ -28,25 +37,36 @@ PARAMETERS = {
 
 
 def batch_for(detector: Detector, image_size_px: tuple[int, int], num_sweeps: int) -> Batch:
-    return made_up_batch(
-        CameraLoading(image_size_px=image_size_px) if "camera" in detector.branches else None,
-        LidarLoading(num_sweeps=num_sweeps) if "lidar" in detector.branches else None,
+    """Every sensor that the detector reads."""
+    cameras = {
+        "camera": CameraLoading(image_size_px=image_size_px),
+        "fisheye": CameraLoading(channels=FISHEYE_CAMERAS, image_size_px=(96, 144), group="fisheye"),
+    }
+    ranging = {"radar": RadarLoading(), "radar4d": Radar4dLoading(), "ultrasonic": UltrasonicLoading()}
+    suite = SensorSuite(
+        cameras=tuple(cameras.values()), lidar=LidarLoading(num_sweeps=num_sweeps), ranging=RangingLoading(**ranging)
     )
+    return made_up_suite(suite.only(detector.branches))
 
 
 def check_forward(detector: Detector, batch: Batch) -> None:
-    """Runs a detector from a batch to boxes."""
+    """Runs a detector from a batch to boxes, or to what else its heads say."""
     assert detector.class_names == DETECTION_CLASSES
-    grid = detector.grids["main"]
     detector.eval()
     with torch.no_grad():
         output = detector(batch)
         (found,) = detector.predict(output, batch)
-    maps = output.heads["boxes"]
-    assert maps.heatmap.shape == (1, 10, grid.num_y, grid.num_x)
-    assert maps.heatmap.isfinite().all()
-    assert maps.regression.isfinite().all()
-    assert found.detections.boxes.isfinite().all()
+    assert {head.predicts for head in detector.heads.values()} == {
+        name for name, value in vars(found).items() if name != "token" and value is not None
+    }
+    if "boxes" in detector.heads:
+        maps, grid = output.heads["boxes"], detector.grids["main"]
+        assert maps.heatmap.shape == (1, 10, grid.num_y, grid.num_x)
+        assert maps.heatmap.isfinite().all()
+        assert maps.regression.isfinite().all()
+        assert found.detections.boxes.isfinite().all()
+    if found.near_field is not None:
+        assert found.near_field.occupied.isfinite().all()
 
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
