@@ -42,7 +42,7 @@ def main() -> None:
     reports = {subset: _report(options, subset) for subset in SUBSETS}
     lights = _lights(options.dataroot)
     rows: list[dict[str, Any]] = []
-    for light in ("all", *sorted(set(lights.values()))):
+    for light in ("all", *sorted({lights[scene] for scene in reports["F"].scenes})):
         chosen = {subset: _of_light(report, lights, light) for subset, report in reports.items()}
         found = {subset: near_field_bootstrap(report) for subset, report in chosen.items()}
         for subset in ("F", "U"):

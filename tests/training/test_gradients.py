@@ -52,9 +52,9 @@ def test_gradients_too_small_for_half_precision_are_measured():
     assert float(figures["gradient_cosine/fused/a,b"]) == pytest.approx(-1.0)
 
 
-def test_a_watched_detector_gives_its_maps_and_is_left_without_hooks(dataroot):
+def test_a_watched_detector_gives_its_maps_and_is_left_without_hooks(dataroot, tmp_path):
     detector = make_module().detector
-    data = make_data(dataroot)
+    data = make_data(dataroot, index=str(tmp_path / "index"))
     data.prepare_data()
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
