@@ -37,3 +37,24 @@ def atomic_writer(path: str | Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)  # the rename itself
     finally:
         os.close(folder)
+
+
+def scene_folder(function: str, folder: str | Path, scene: str, token: str) -> Path:
+    """Where the files of a scene's samples lie, in a folder that has one for each scene.
+
+    Args:
+        function: name of the caller, for the message.
+        folder: of all scenes.
+        scene: name of the scene.
+        token: of the sample whose file is to lie there.
+
+    Returns:
+        The scene's folder.
+
+    Raises:
+        ValueError: a name would lead out of the folder.
+    """
+    for name in (scene, token):
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise ValueError(f"{function}: scene and token must be names of files, got {scene!r} and {token!r}")
+    return Path(folder) / scene

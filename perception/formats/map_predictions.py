@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.formats.files import scene_folder
 from perception.formats.npz import npz_bytes, read_npz
 from perception.geometry.grid import Grid
 
@@ -48,10 +49,7 @@ def map_path(folder: str | Path, scene: str, token: str) -> Path:
     Raises:
         ValueError: a name would lead out of the folder.
     """
-    for name in (scene, token):
-        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"map_path: scene and token must be names of files, got {scene!r} and {token!r}")
-    return Path(folder) / scene / f"{token}.npz"
+    return scene_folder("map_path", folder, scene, token) / f"{token}.npz"
 
 
 def map_prediction_bytes(probabilities: np.ndarray, class_names: tuple[str, ...], grid: Grid) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.formats.files import scene_folder
 from perception.formats.near_field import NEAR_FIELD_GRID
 from perception.formats.npz import npz_bytes, read_npz
 
@@ -29,10 +30,7 @@ def near_field_path(folder: str | Path, scene: str, token: str) -> Path:
     Raises:
         ValueError: a name would lead out of the folder.
     """
-    for name in (scene, token):
-        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"near_field_path: scene and token must be names of files, got {scene!r} and {token!r}")
-    return Path(folder) / scene / f"{token}.npz"
+    return scene_folder("near_field_path", folder, scene, token) / f"{token}.npz"
 
 
 def near_field_prediction_bytes(occupied: np.ndarray) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.formats.files import scene_folder
 from perception.formats.npz import npz_bytes, read_npz
 from perception.formats.occupancy import FREE, OCCUPANCY_SHAPE
 
@@ -30,7 +31,7 @@ def occupancy_truth_path(dataroot: str | Path, scene: str, token: str) -> Path:
     Raises:
         ValueError: a name would lead out of the folder.
     """
-    return _folder("occupancy_truth_path", Path(dataroot) / TRUTH_FOLDER, scene, token) / token / "labels.npz"
+    return scene_folder("occupancy_truth_path", Path(dataroot) / TRUTH_FOLDER, scene, token) / token / "labels.npz"
 
 
 def occupancy_prediction_path(folder: str | Path, scene: str, token: str) -> Path:
@@ -47,7 +48,7 @@ def occupancy_prediction_path(folder: str | Path, scene: str, token: str) -> Pat
     Raises:
         ValueError: a name would lead out of the folder.
     """
-    return _folder("occupancy_prediction_path", Path(folder), scene, token) / f"{token}.npz"
+    return scene_folder("occupancy_prediction_path", folder, scene, token) / f"{token}.npz"
 
 
 def occupancy_prediction_bytes(semantics: np.ndarray) -> bytes:
@@ -87,13 +88,6 @@ def read_occupancy_prediction(path: str | Path) -> np.ndarray:
     semantics = read_npz(name, Path(path), shapes, np.uint8, int(np.prod(OCCUPANCY_SHAPE)))["semantics"]
     _check_labels(f"{name}: {path}", semantics)
     return semantics
-
-
-def _folder(function: str, folder: Path, scene: str, token: str) -> Path:
-    for name in (scene, token):
-        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-            raise ValueError(f"{function}: scene and token must be names of files, got {scene!r} and {token!r}")
-    return folder / scene
 
 
 def _check_labels(where: str, semantics: np.ndarray) -> None:
