@@ -10,12 +10,13 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.fusion.arms import Arm, arms
+from benchmarks.fusion.arms import arms, end_to_end_arms
 from benchmarks.fusion.scoring import SPLIT, score
-from benchmarks.fusion.study import Study
+from benchmarks.fusion.study import CONFIGS, Study
 from benchmarks.fusion.training import Recipe, train
+from perception.formats.files import atomic_writer
 
-ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[1] / "results" / "fusion.json"
 
 
 def main() -> None:
@@ -23,11 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
     parser.add_argument("--work", type=Path, required=True, help="folder of maps, runs and scores")
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "sim_v2" / "every_sensor.yaml")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml")
     parser.add_argument("--weights", type=Path, required=True, help="of the branches, trained with that config")
     parser.add_argument("--arms", nargs="*", help="names of runs; all if nothing is said")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "fusion.json")
+    parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
     study = Study(options.dataroot, options.work, options.config, options.weights)
     wanted = [arm for arm in arms() if not options.arms or arm.name in options.arms]
@@ -37,21 +38,20 @@ def main() -> None:
     for arm in wanted:
         train(arm, study, cache, training, Recipe(steps=options.steps))
         score(arm, study, cache, validation)
-        options.json.write_text(json.dumps(rows(study, arms()), indent=1) + "\n")
+        publish(study.work, options.json)
 
 
-def rows(study: Study, runs: list[Arm]) -> list[dict]:
-    """The scores so far.
+def publish(work: Path, results: Path) -> None:
+    """Writes a row for each run and subset that is scored so far.
 
     Args:
-        study: where they lie.
-        runs: in this order.
-
-    Returns:
-        A row for each run and subset that is scored.
+        work: folder of the study.
+        results: JSON file.
     """
-    folders = [(study.work / "runs" / arm.name / subset / "scores.json") for arm in runs for subset in arm.scored_on]
-    return [json.loads(path.read_text()) for path in folders if path.exists()]
+    folders = [work / "runs" / arm.name / subset for arm in [*arms(), *end_to_end_arms()] for subset in arm.scored_on]
+    rows = [json.loads((folder / "scores.json").read_text()) for folder in folders if (folder / "scores.json").exists()]
+    with atomic_writer(results) as file:
+        file.write((json.dumps(rows, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -42,16 +42,19 @@ class Arm:
         fuser: name of its config in `configs/fusers`.
         sensors: the subset that it is trained on, such as "C+L"; None: any, drawn for each sample.
         seed: of order, initial weights and drawn subsets.
+        end_to_end: whether its branches were trained with it, as `tools/train.py` does.
     """
 
     fuser: str
     sensors: str | None = None
     seed: int = 0
+    end_to_end: bool = False
 
     @property
     def name(self) -> str:
         """Name of its folder."""
-        return f"{self.fuser}-{self.sensors or 'any'}-{self.seed}"
+        trained_on = "end-to-end" if self.end_to_end else self.sensors or "any"
+        return f"{self.fuser}-{trained_on}-{self.seed}"
 
     @property
     def scored_on(self) -> tuple[str, ...]:
@@ -65,14 +68,19 @@ def arms() -> list[Arm]:
     """Every run of the study, the most wanted ones first.
 
     Returns:
-        The main fuser and the baseline; specialists and the main fuser with three seeds; the other fusers; the baseline
-        that has never missed a sensor.
+        The main fuser and the baseline; the baseline that has never missed a sensor; specialists and the main fuser,
+        three seeds of each; the other fusers.
     """
     runs = [Arm(MAIN), Arm(BASELINE), Arm(BASELINE, ALL)]
     for seed in range(3):
         runs += [Arm(MAIN, subset, seed) for subset in SPECIALISTS]
         runs += [Arm(MAIN, None, seed)] if seed else []
     return runs + [Arm(fuser) for fuser in FUSERS if fuser not in (MAIN, BASELINE)]
+
+
+def end_to_end_arms() -> list[Arm]:
+    """The models that are trained as a whole, to see what kept maps cost."""
+    return [Arm(fuser, end_to_end=True) for fuser in (MAIN, BASELINE)]
 
 
 def branches_of(subset: str) -> frozenset[str]:

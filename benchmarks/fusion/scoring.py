@@ -38,7 +38,7 @@ _TIMED = 11
 _BATCH = 4
 
 
-def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) -> None:
+def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], weights: Path | None = None) -> None:
     """Scores a trained run on each of its subsets; what is scored already is left alone.
 
     Args:
@@ -46,16 +46,17 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample]) ->
         study: where everything lies.
         cache: the branches' maps.
         samples: annotations of the validation samples.
+        weights: of all but the branches; None takes those in the run's folder.
     """
     run = study.work / "runs" / arm.name
     wanted = [subset for subset in arm.scored_on if not (run / subset / "scores.json").exists()]
     if not wanted:
         return
     detector = study.detector(arm.fuser).eval()
-    load_weights(detector, run / "weights.safetensors")
+    load_weights(detector, weights or run / "weights.safetensors")
     for subset in wanted:
         folder = run / subset
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         found = predicted(detector, cache, samples, subset)
         meta = SubmissionMeta(
             use_camera=bool({"C", "F"} & set(subset)), use_lidar="L" in subset, use_radar="R" in subset

@@ -28,6 +28,7 @@ from perception.training.feature_cache import FeatureCache
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VERSION = "v1.0-trainval"
+FEATURES = "features"
 _BATCH = 4
 
 
@@ -65,41 +66,47 @@ class Study:
         """The detector with the weights of the branches.
 
         Args:
-            fuser: name of a config in `configs/fusers`, which starts untrained; None keeps that of the branches' run.
+            fuser: name of a config in `configs/fusers`; None takes that of the branches' run.
 
         Returns:
-            The detector; neck and heads start from the branches' run too.
+            The detector; neck and heads start from the branches' run too, the fuser untrained.
         """
-        tree = self.tree
-        if fuser is None:
-            detector = build_detector(tree)
-            load_weights(detector, self.weights)
-            return detector
-        arguments = tree["model"]["init_args"]["detector"]
-        losses = load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
-        arguments = {
-            **arguments,
-            "init_args": {
-                **arguments["init_args"],
-                "fuser": load_config(CONFIGS / "fusers" / f"{fuser}.yaml"),
-                "auxiliary_losses": {**arguments["init_args"].get("auxiliary_losses", {}), **losses},
-            },
-        }
+        arguments = self.tree["model"]["init_args"]["detector"]
+        if fuser is not None:
+            losses = load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
+            arguments = {
+                **arguments,
+                "init_args": {
+                    **arguments["init_args"],
+                    "fuser": load_config(CONFIGS / "fusers" / f"{fuser}.yaml"),
+                    "auxiliary_losses": {**arguments["init_args"].get("auxiliary_losses", {}), **losses},
+                },
+            }
         detector = build_detector(arguments)
         for part in ("branches", "neck", "heads"):
             load_weights(detector, self.weights, part)
         return detector
 
-    def cache(self) -> FeatureCache:
-        """The maps of all samples of train and val; those that are missing are computed."""
-        positions = [*self.positions("train"), *self.positions("val")]
+    @cached_property
+    def source(self) -> str:
+        """What tells these weights from others."""
+        return hashlib.sha256(self.weights.read_bytes()).hexdigest()
+
+    def cache(self, name: str = FEATURES, splits: Sequence[str] = ("train", "val")) -> FeatureCache:
+        """The maps of all samples of some splits; those that are missing are computed.
+
+        Args:
+            name: of the folder in `work`.
+            splits: names of splits, in the order of the rows.
+        """
+        positions = [position for split in splits for position in self.positions(split)]
         detector = self.detector().eval()
         cache = FeatureCache.create(
-            self.work / "features",
+            self.work / name,
             tokens=self.index.tokens_of(np.array(positions)),
             channels={name: cast(Branch, branch).out_channels for name, branch in detector.branches.items()},
             grids=detector.grids,
-            source=hashlib.sha256(self.weights.read_bytes()).hexdigest(),
+            source=self.source,
         )
         if cache.missing:
             suite = sensor_settings(self.tree)

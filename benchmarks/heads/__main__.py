@@ -22,8 +22,6 @@ from benchmarks.heads.truths import TrainingSamples
 from perception.formats.files import atomic_writer
 
 RESULTS = Path(__file__).parents[1] / "results" / "heads.json"
-EMA = 0.98
-"""The runs are short, and their heads start untrained: the average must have forgotten that at the end."""
 
 
 def main() -> None:
@@ -44,7 +42,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
     study = Study(options.dataroot, options.work, options.config, options.weights)
-    recipe = Recipe(steps=options.steps, batch_size=options.batch_size, ema=EMA)
+    recipe = Recipe(steps=options.steps, batch_size=options.batch_size)
     plan = Plan(study, recipe, options.trunk, options.sensors == "any")
     wanted = [arm for arm in arms() if not options.arms or arm.name in options.arms]
     folder = study.work / "heads"

@@ -119,8 +119,9 @@ def train(arguments: Sequence[str] | None = None) -> TrainingCLI:
 
     Args:
         arguments: without the program's name; None takes the process's own. `--config FILE` may come several times, a
-            later file on top of the earlier ones, and single values on top of them all. `--allow-package NAME` lets a
-            config name classes of one more package.
+            later file on top of the earlier ones, and single values on top of them all; a value that ends in ".yaml"
+            stands for the content of that file, as in a config. `--allow-package NAME` lets a config name classes of one
+            more package.
 
     Returns:
         The command line object, with `trainer`, `model` and `datamodule` as they are after training.
@@ -179,7 +180,13 @@ def compose_arguments(arguments: Sequence[str]) -> list[str]:
     jsonargparse.set_parsing_settings(
         import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PACKAGES, *options.allow_package]
     )
-    return composed + rest
+    return composed + [_content(argument) for argument in rest]
+
+
+def _content(argument: str) -> str:
+    """An argument with the content of a YAML file in place of its name, as in a config."""
+    name, equals, value = argument.rpartition("=")
+    return f"{name}{equals}{json.dumps(load_config(value))}" if value.endswith(".yaml") else argument
 
 
 def _checkpoint(resume: str, run_folder: Path) -> str | None:

@@ -73,6 +73,9 @@ def answers(dataroot, tmp_path_factory):
         "model": {"init_args": {"detector": {"init_args": {"fuser": {"init_args": {"out_channels": {"main": 16}}}}}}}
     }
     write_config(folder / "overlay.yaml", overlay)
+    wide = write_config(
+        folder / "wide.yaml", {**fuser, "init_args": {**fuser["init_args"], "out_channels": {"main": 12}}}
+    )
     checkpoint = {"class_path": "perception.training.checkpoints.StepCheckpoint", "init_args": {"every_n_steps": 1}}
     callbacks = [checkpoint, {"class_path": "perception.training.callbacks.WeightsWriter"}]
     overlay = write_config(folder / "often.yaml", {"trainer": {"callbacks": callbacks, "limit_val_batches": 0}})
@@ -91,6 +94,7 @@ def answers(dataroot, tmp_path_factory):
         "first part": [*part, "--trainer.max_steps=1"],
         "second part": [*part, "--trainer.max_steps=2"],
         "overlay": ["--config", good, "--config", str(folder / "overlay.yaml"), "--out-dir", str(folder / "other")],
+        "part by option": ["--config", good, f"--model.init_args.detector.init_args.fuser={wide}"],
         "unknown argument": spoiled("argument", init_args={**head["init_args"], "shard_channels": 8}),
         "unknown class": spoiled("class", class_path="perception.models.heads.centerpoint.CenterPontHead"),
         "other package": spoiled("package", class_path="os.system", init_args={"command": system}),
@@ -166,6 +170,13 @@ def test_a_second_config_lies_on_top(answers):
     _, said = answers
     # The fuser alone was changed, so its channels no longer fit the neck: the detector says so.
     assert "BevNeck requires 8 channels on level 'main', but ConcatConvFuser gives 16 channels" in said["overlay"]
+
+
+def test_an_option_names_a_file_as_a_config_does(answers):
+    _, said = answers
+    assert (
+        "BevNeck requires 8 channels on level 'main', but ConcatConvFuser gives 12 channels" in said["part by option"]
+    )
 
 
 @pytest.mark.parametrize(
