@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perception.geometry.grid import Grid
 from perception.structures import MapPrediction, MapTruth
 from perception.visualization import canvas
 from perception.visualization.bev import BevView
 from perception.visualization.colors import BACKGROUND, RGB, TEXT, class_colors
-from perception.visualization.near_field import draw_cells
+from perception.visualization.near_field import draw_cells, reach_m
+from perception.visualization.tiles import LegendEntry
 
 # From what lies below to what lies on top of it.
 _COLORS: dict[str, RGB] = {
@@ -65,28 +65,50 @@ def render_map(truth: MapTruth | None, prediction: MapPrediction | None, size_px
     shown = prediction if prediction is not None else truth
     if shown is None:
         raise ValueError("render_map: truth or prediction must be given, got neither")
-    half_m = max(map(abs, (*shown.grid.x_range_m, *shown.grid.y_range_m)))
-    panels = []
-    if truth is not None:
-        panels.append(_panel("truth", truth.cells.cpu().numpy(), truth.class_names, truth.grid, (half_m, size_px)))
-    if prediction is not None:
-        low, high = _SHADED
-        shares = ((prediction.probabilities.detach().cpu().numpy() - low) / (high - low)).clip(0, 1)
-        panels.append(_panel("prediction", shares, prediction.class_names, prediction.grid, (half_m, size_px)))
+    view = BevView.square(reach_m(shown.grid), size_px)
+    both = (("truth", truth), ("prediction", prediction))
+    panels = [_panel(title, found, view) for title, found in both if found is not None]
     gap = np.full((size_px, _GAP_PX, 3), BACKGROUND, np.uint8)
     return panels[0] if len(panels) == 1 else np.concatenate([panels[0], gap, panels[1]], axis=1)
 
 
-def _panel(
-    title: str, shares: np.ndarray, class_names: Sequence[str], grid: Grid, extent: tuple[float, int]
-) -> np.ndarray:
-    half_m, size_px = extent
-    picture = draw_cells(BevView.square(half_m, size_px), map_colors(shares, class_names), grid)
-    font_px = max(size_px // 40, 11)
+def draw_map(found: MapTruth | MapPrediction, view: BevView) -> np.ndarray:
+    """Draws one map without words.
+
+    Args:
+        found: in the ego frame; a predicted class shows from a probability of 0.25 on and is full at 0.75.
+        view: what the picture shows.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if isinstance(found, MapTruth):
+        shares = found.cells.cpu().numpy()
+    else:
+        low, high = _SHADED
+        shares = ((found.probabilities.detach().cpu().numpy() - low) / (high - low)).clip(0, 1)
+    return draw_cells(view, map_colors(shares, found.class_names), found.grid)
+
+
+def map_legend(class_names: Sequence[str] = tuple(_COLORS)) -> list[LegendEntry]:
+    """Names the colours of classes.
+
+    Args:
+        class_names: names of layers.
+
+    Returns:
+        From the lowest layer to the highest, in a shade that can be told from the background.
+    """
+    return [(name, _lighter(color)) for name, color in _colors_of(class_names).items()]
+
+
+def _panel(title: str, found: MapTruth | MapPrediction, view: BevView) -> np.ndarray:
+    picture = draw_map(found, view)
+    font_px = max(len(picture) // 40, 11)
     canvas.draw_tag(picture, title, (font_px // 2, font_px // 2), font_px, TEXT)
-    for row, (name, color) in enumerate(_colors_of(class_names).items(), start=1):
+    for row, (name, color) in enumerate(map_legend(found.class_names), start=1):
         place = (font_px // 2, font_px // 2 + 2 * font_px * row)
-        canvas.draw_tag(picture, name.replace("_", " "), place, font_px, _lighter(color))
+        canvas.draw_tag(picture, name.replace("_", " "), place, font_px, color)
     return picture
 
 

@@ -9,6 +9,7 @@ from perception.structures import NearField, NearFieldPrediction
 from perception.visualization import canvas
 from perception.visualization.bev import BevView, draw_ego, draw_ring_labels, draw_rings
 from perception.visualization.colors import BACKGROUND, RGB, TEXT
+from perception.visualization.tiles import LegendEntry
 
 FREE: RGB = (30, 76, 74)
 OCCUPIED: RGB = (255, 150, 66)
@@ -93,21 +94,52 @@ def render_near_field(
     Raises:
         ValueError: there is neither, or `size_px` is not positive.
     """
-    panels = []
-    if truth is not None:
-        panels.append(_panel("truth", near_field_colors(truth.cells.cpu().numpy()), truth.grid, size_px))
-    if prediction is not None:
-        occupied = prediction.occupied.detach().cpu().numpy()
-        panels.append(_panel("prediction", probability_colors(occupied), prediction.grid, size_px))
+    both = (("truth", truth), ("prediction", prediction))
+    panels = [_panel(title, found, size_px) for title, found in both if found is not None]
     if not panels:
         raise ValueError("render_near_field: truth or prediction must be given, got neither")
     gap = np.full((size_px, _GAP_PX, 3), BACKGROUND, np.uint8)
     return panels[0] if len(panels) == 1 else np.concatenate([panels[0], gap, panels[1]], axis=1)
 
 
-def _panel(title: str, colors: np.ndarray, grid: Grid, size_px: int) -> np.ndarray:
-    half_m = max(map(abs, (*grid.x_range_m, *grid.y_range_m)))
-    picture = draw_cells(BevView.square(half_m, size_px), colors, grid)
+def draw_near_field(found: NearField | NearFieldPrediction, view: BevView) -> np.ndarray:
+    """Draws one grid of obstacles without words.
+
+    Args:
+        found: in the ego frame.
+        view: what the picture shows.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    if isinstance(found, NearField):
+        return draw_cells(view, near_field_colors(found.cells.cpu().numpy()), found.grid)
+    return draw_cells(view, probability_colors(found.occupied.detach().cpu().numpy()), found.grid)
+
+
+def near_field_legend() -> list[LegendEntry]:
+    """Names the colours.
+
+    Returns:
+        What is in the way, what is free, what nobody knows.
+    """
+    return [("occupied", OCCUPIED), ("free", FREE), ("unknown", BACKGROUND)]
+
+
+def reach_m(grid: Grid) -> float:
+    """How far a grid reaches from the ego vehicle's origin along x or y.
+
+    Args:
+        grid: the grid.
+
+    Returns:
+        The largest of its bounds, metres.
+    """
+    return max(map(abs, (*grid.x_range_m, *grid.y_range_m)))
+
+
+def _panel(title: str, found: NearField | NearFieldPrediction, size_px: int) -> np.ndarray:
+    picture = draw_near_field(found, BevView.square(reach_m(found.grid), size_px))
     font_px = max(size_px // 32, 11)
     canvas.draw_tag(picture, title, (font_px // 2, font_px // 2), font_px, TEXT)
     return picture

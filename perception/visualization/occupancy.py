@@ -9,7 +9,8 @@ from perception.structures import OccupancyPrediction, OccupancyTruth
 from perception.visualization import canvas
 from perception.visualization.bev import BevView
 from perception.visualization.colors import BACKGROUND, RGB, SURFACE, TEXT, class_colors
-from perception.visualization.near_field import draw_cells
+from perception.visualization.near_field import draw_cells, reach_m
+from perception.visualization.tiles import LegendEntry
 
 # The ground is dim and cool, what stands on it bright: objects keep the colours of their boxes.
 _COLORS: dict[str, RGB] = {
@@ -88,6 +89,29 @@ def draw_aslant(labels: np.ndarray, voxel_px: int = 4) -> np.ndarray:
     return picture
 
 
+def draw_occupancy(found: OccupancyTruth | OccupancyPrediction, view: BevView) -> np.ndarray:
+    """Draws the occupied space from above without words.
+
+    Args:
+        found: in the ego frame; voxels of a truth that nothing observed are left out.
+        view: what the picture shows.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    return draw_cells(view, top_down_colors(_observed(found)), found.grid)
+
+
+def occupancy_legend() -> list[LegendEntry]:
+    """Names the colours of all classes but free.
+
+    Returns:
+        In the order of `OCCUPANCY_CLASSES`.
+    """
+    colors = occupancy_class_colors()[:FREE].tolist()
+    return [(name, (red, green, blue)) for name, (red, green, blue) in zip(OCCUPANCY_CLASSES, colors, strict=False)]
+
+
 def render_occupancy(
     truth: OccupancyTruth | None, prediction: OccupancyPrediction | None, size_px: int = 800
 ) -> np.ndarray:
@@ -126,8 +150,7 @@ def _observed(found: OccupancyTruth | OccupancyPrediction) -> np.ndarray:
 
 
 def _panel(title: str, labels: np.ndarray, grid: Grid, size_px: int) -> np.ndarray:
-    half_m = max(map(abs, (*grid.x_range_m, *grid.y_range_m)))
-    above = draw_cells(BevView.square(half_m, size_px), top_down_colors(labels), grid)
+    above = draw_cells(BevView.square(reach_m(grid), size_px), top_down_colors(labels), grid)
     font_px = max(size_px // 40, 11)
     canvas.draw_tag(above, title, (font_px // 2, font_px // 2), font_px, TEXT)
     aslant = draw_aslant(labels, size_px // grid.num_y)

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perception.structures import CameraImages, Sample
+from perception.structures import CameraImages, Predictions, Sample
 from perception.visualization import bev, camera, canvas
 from perception.visualization.colors import (
     BACKGROUND,
     DEPTH_RANGE_M,
     HEIGHT_RANGE_M,
     MUTED,
-    RGB,
     SURFACE,
     TEXT,
     depth_colors,
     height_colors,
 )
 from perception.visualization.layers import BoxLayer
+from perception.visualization.task_tiles import TaskTile, render_column, render_row, tile_side_px, tiles_of
+from perception.visualization.tiles import GAP_PX, draw_absent, draw_swatch, stack
 
 SURROUND = (
     ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"),
@@ -27,10 +28,8 @@ SURROUND = (
 )
 """Where the six surround cameras stand in the panel."""
 
-_GAP_PX = 6
 _COLUMNS = 3
 _MAX_COLUMNS = 4
-_STRIPE: RGB = (28, 34, 43)
 _SIDES_PX = (90, 4096)
 _REACH_M = (1.0, 10_000.0)
 
@@ -45,6 +44,8 @@ class PanelStyle:
         bev_alone_px: side of the bird's-eye view where there is no camera.
         points_on_cameras: draw the LiDAR points onto the pictures.
         channels: cameras that get a tile even in a sample without any picture, so that all panels of a drive are alike.
+        task_tiles: views of map, occupancy and near field that a panel has, those without content too, so that all
+            panels of a drive are alike; None shows those that the sample has.
 
     Raises:
         ValueError: a tile or the view alone has no room for its words or is absurdly large; bev_half_m is no reach.
@@ -55,6 +56,7 @@ class PanelStyle:
     bev_alone_px: int = 1400
     points_on_cameras: bool = True
     channels: tuple[str, ...] = ()
+    task_tiles: tuple[TaskTile, ...] | None = None
 
     def __post_init__(self) -> None:
         least, most = _SIDES_PX
@@ -68,15 +70,20 @@ class PanelStyle:
 
 
 def render_panel(
-    sample: Sample, layers: Sequence[BoxLayer], style: PanelStyle | None = None, title: str = ""
+    sample: Sample,
+    layers: Sequence[BoxLayer],
+    style: PanelStyle | None = None,
+    title: str = "",
+    predictions: Predictions | None = None,
 ) -> np.ndarray:
     """Draws a sample with everything it holds; works with any set of sensors.
 
     Args:
-        sample: not batched; its points and boxes are in the ego frame.
+        sample: not batched; its points, boxes and further truths are in the ego frame.
         layers: boxes, the first at the bottom.
         style: how it looks.
         title: beside the name of the scene; the sample's token if not given.
+        predictions: map, occupancy and near field as predicted; what it says of boxes is in the layers.
 
     Returns:
         (H, W, 3) uint8 RGB, height and width even.
@@ -84,20 +91,44 @@ def render_panel(
     style = style or PanelStyle()
     names = [name for group in sample.cameras.values() if bool(group.present.any()) for name in group.names]
     rows = arrange(dict.fromkeys((*names, *style.channels)))
-    points = None if sample.lidar is None else sample.lidar.points
-    if rows:
-        tiles = _stack([_row(sample, row, layers, style) for row in rows], 0)
-        view = bev.BevView.square(style.bev_half_m, tiles.shape[0])
-        body = _stack([tiles, bev.render_bev(view, points=points, layers=tuple(layers))], 1)
-    else:
-        view = bev.BevView.square(style.bev_half_m, style.bev_alone_px)
-        body = bev.render_bev(view, points=points, layers=tuple(layers))
-    has_depth = bool(rows) and points is not None and style.points_on_cameras
+    body = _body(sample, rows, layers, style, predictions)
+    has_points = sample.lidar is not None
     header = _header(sample, title, body.shape[1])
-    footer = _footer(layers, body.shape[1], has_depth, points is not None)
+    footer = _footer(layers, body.shape[1], bool(rows) and has_points and style.points_on_cameras, has_points)
     picture = np.concatenate((header, body, footer))
     even = [(0, size % 2) for size in picture.shape[:2]]
     return np.pad(picture, (*even, (0, 0)), mode="edge")
+
+
+def _body(
+    sample: Sample,
+    rows: Sequence[Sequence[str]],
+    layers: Sequence[BoxLayer],
+    style: PanelStyle,
+    predictions: Predictions | None,
+) -> np.ndarray:
+    """Cameras, bird's-eye view and further views, these under the cameras or, where there are none, beside the view."""
+    tiles = tiles_of(sample, predictions) if style.task_tiles is None else style.task_tiles
+    if not rows:
+        view = _bev(sample, layers, style, style.bev_alone_px)
+        if not tiles:
+            return view
+        return stack([view, render_column(tiles, sample, predictions, len(view), style.bev_half_m)], 1)
+    cameras = stack([_row(sample, row, layers, style) for row in rows], 0)
+    if len(rows) == 1 and tiles:  # beside a single row the view would be small
+        side_px = tile_side_px(tiles, cameras.shape[1], others=1)
+        further = render_row(tiles, sample, predictions, side_px, style.bev_half_m)
+        return stack([cameras, stack([_bev(sample, layers, style, side_px), further], 1)], 0)
+    body = stack([cameras, _bev(sample, layers, style, len(cameras))], 1)
+    if not tiles:
+        return body
+    side_px = tile_side_px(tiles, body.shape[1])
+    return stack([body, render_row(tiles, sample, predictions, side_px, style.bev_half_m)], 0)
+
+
+def _bev(sample: Sample, layers: Sequence[BoxLayer], style: PanelStyle, size_px: int) -> np.ndarray:
+    points = None if sample.lidar is None else sample.lidar.points
+    return bev.render_bev(bev.BevView.square(style.bev_half_m, size_px), points=points, layers=tuple(layers))
 
 
 def arrange(names: Iterable[str]) -> list[list[str]]:
@@ -120,9 +151,9 @@ def _row(sample: Sample, names: Sequence[str], layers: Sequence[BoxLayer], style
     """Draws a row of cameras; four take the width of three."""
     height, width = style.tile_px
     if len(names) > _COLUMNS:
-        room = _COLUMNS * width + (_COLUMNS - len(names)) * _GAP_PX
+        room = _COLUMNS * width + (_COLUMNS - len(names)) * GAP_PX
         height, width = height * room // (len(names) * width), room // len(names)
-    return _stack([_tile(sample, name, layers, style, (height, width)) for name in names], 1)
+    return stack([_tile(sample, name, layers, style, (height, width)) for name in names], 1)
 
 
 def _tile(
@@ -134,7 +165,7 @@ def _tile(
     font_px = max(round(width / 50), 9)
     found = _find(sample.cameras, name)
     if found is None:
-        _draw_absent(tile, name, font_px)
+        draw_absent(tile, _label(name), "no picture in this sample", font_px)
         return tile
     group, index = found
     image_height, image_width = group.image_size_px
@@ -158,30 +189,8 @@ def _find(cameras: Mapping[str, CameraImages], name: str) -> tuple[CameraImages,
     return None
 
 
-def _draw_absent(tile: np.ndarray, name: str, font_px: int) -> None:
-    height, width = tile.shape[:2]
-    for start in range(-height, width, 28):
-        canvas.draw_lines(tile, np.array([[(start, height), (start + height, 0)]], dtype=np.float64), _STRIPE)
-    canvas.draw_text(tile, _label(name), (width / 2, height / 2 - 1.3 * font_px), font_px, MUTED, "center")
-    middle = (width / 2, height / 2 + 0.2 * font_px)
-    canvas.draw_text(tile, "no picture in this sample", middle, font_px, MUTED, "center")
-
-
 def _label(name: str) -> str:
     return name.removeprefix("CAM_").replace("_", " ").lower()
-
-
-def _stack(pictures: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    """Joins pictures down (0) or across (1) with a gap; the shorter ones are filled up with background."""
-    size = [max(picture.shape[0] for picture in pictures), max(picture.shape[1] for picture in pictures)]
-    size[axis] = sum(picture.shape[axis] for picture in pictures) + _GAP_PX * (len(pictures) - 1)
-    result = np.full((*size, 3), BACKGROUND, dtype=np.uint8)
-    corner = [0, 0]
-    for picture in pictures:
-        height, width = picture.shape[:2]
-        result[corner[0] : corner[0] + height, corner[1] : corner[1] + width] = picture
-        corner[axis] += picture.shape[axis] + _GAP_PX
-    return result
 
 
 def _header(sample: Sample, title: str, width: int) -> np.ndarray:
@@ -218,7 +227,7 @@ def _draw_legend(bar: np.ndarray, layer: BoxLayer, cursor: float, font_px: int) 
     """Writes a layer's title and its classes from `cursor` on; returns where it ends."""
     v = font_px * 0.45
     if layer.hollow:
-        _draw_swatch(bar, cursor, v, font_px, (255, 255, 255), hollow=True)
+        draw_swatch(bar, cursor, v, font_px, (255, 255, 255), hollow=True)
         cursor += font_px * 1.3
     heading = f"{layer.title} ({len(layer)})"
     canvas.draw_text(bar, heading, (cursor, v), font_px, TEXT)
@@ -228,20 +237,11 @@ def _draw_legend(bar: np.ndarray, layer: BoxLayer, cursor: float, font_px: int) 
     brightest = dict(sorted(zip(layer.names, layer.colors.tolist(), strict=True)))
     for name, count in Counter(layer.names).most_common():
         red, green, blue = brightest[name]
-        _draw_swatch(bar, cursor, v, font_px, (red, green, blue))
+        draw_swatch(bar, cursor, v, font_px, (red, green, blue))
         text = f"{name.replace('_', ' ')} {count}"
         canvas.draw_text(bar, text, (cursor + font_px * 1.2, v), font_px, MUTED)
         cursor += font_px * 2.2 + canvas.text_size(text, font_px)[0]
     return cursor
-
-
-def _draw_swatch(bar: np.ndarray, u: float, v: float, font_px: int, color: RGB, hollow: bool = False) -> None:
-    side = font_px * 0.8
-    square = np.array([(0, 0), (side, 0), (side, side), (0, side)]) + np.array((u, v + font_px * 0.2))
-    if hollow:
-        canvas.draw_outline(bar, square, color)
-    else:
-        canvas.fill_polygon(bar, square, color)
 
 
 def _draw_scale(bar: np.ndarray, ramp: np.ndarray, words: tuple[str, str, str], right: float, font_px: int) -> float:
