@@ -97,9 +97,9 @@ def map_legend(class_names: Sequence[str] = tuple(_COLORS)) -> list[LegendEntry]
         class_names: names of layers.
 
     Returns:
-        From the lowest layer to the highest, in a shade that can be told from the background.
+        From the lowest layer to the highest.
     """
-    return [(name, _lighter(color)) for name, color in _colors_of(class_names).items()]
+    return list(_colors_of(class_names).items())
 
 
 def _panel(title: str, found: MapTruth | MapPrediction, view: BevView) -> np.ndarray:
@@ -108,7 +108,7 @@ def _panel(title: str, found: MapTruth | MapPrediction, view: BevView) -> np.nda
     canvas.draw_tag(picture, title, (font_px // 2, font_px // 2), font_px, TEXT)
     for row, (name, color) in enumerate(map_legend(found.class_names), start=1):
         place = (font_px // 2, font_px // 2 + 2 * font_px * row)
-        canvas.draw_tag(picture, name.replace("_", " "), place, font_px, color)
+        canvas.draw_tag(picture, name.replace("_", " "), place, font_px, _lighter(color))
     return picture
 
 

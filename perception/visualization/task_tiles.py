@@ -170,7 +170,7 @@ def _tile(tile: TaskTile, found: Found | None, view: BevView) -> np.ndarray:
     """One view (S, S, 3) with its name; empty where there is nothing to show."""
     words = {"prediction": "predicted", "truth": "true"}[tile.source]
     label = f"{tile.task.replace('_', ' ')}, {words}"
-    font_px = max(view.size_px[1] // 32, 12)
+    font_px = min(max(view.size_px[1] // 32, 12), 16)
     if found is None:
         picture = np.full((*view.size_px, 3), SURFACE, np.uint8)
         draw_absent(picture, label, f"no {tile.source} for this sample", font_px)
@@ -217,4 +217,4 @@ def _across_px(count: int, side_px: int) -> int:
 
 
 def _font_px(width_px: int) -> int:
-    return max(width_px // 60, 12)
+    return min(max(width_px // 60, 13), 16)

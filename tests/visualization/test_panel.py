@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from perception.structures import Detections, Sample
+from perception.formats.near_field import NEAR_FIELD_GRID
+from perception.structures import Detections, NearFieldPrediction, Predictions, Sample
 from perception.visualization.colors import SURFACE
 from perception.visualization.layers import BoxLayer, detection_layer, ground_truth_layer
+from perception.visualization.near_field import FREE, OCCUPIED
 from perception.visualization.panel import PanelStyle, arrange, render_panel
+from perception.visualization.task_tiles import TaskTile
 from tests.visualization.conftest import CLASSES, GREY, make_cameras
 
 STYLE = PanelStyle(tile_px=(90, 160), bev_alone_px=300)
@@ -112,6 +115,63 @@ def test_annotations_without_points_are_dimmed(sample: Sample) -> None:
     colors = ground_truth_layer(unseen, CLASSES).colors.astype(int)
     np.testing.assert_array_equal(colors[0], seen_colors[0] // 2)
     np.testing.assert_array_equal(colors[1], seen_colors[1])  # -1 is unknown, not unseen
+
+
+def near_field(ahead: bool = True) -> NearFieldPrediction:
+    """Something on the left half of the ground."""
+    occupied = torch.zeros(160, 160)
+    occupied[80:] = float(ahead)
+    return NearFieldPrediction(occupied=occupied, grid=NEAR_FIELD_GRID)
+
+
+def test_a_panel_without_other_tasks_is_what_it_was(sample: Sample) -> None:
+    layers = layers_of(sample)
+    bare = render_panel(sample, layers, STYLE)
+    nothing = Predictions(token=sample.token, detections=None)
+    np.testing.assert_array_equal(render_panel(sample, layers, STYLE, predictions=nothing), bare)
+    said = replace(nothing, near_field=near_field())
+    none_wanted = replace(STYLE, task_tiles=())
+    np.testing.assert_array_equal(render_panel(sample, layers, none_wanted, predictions=said), bare)
+
+
+def test_other_tasks_stand_under_the_cameras_which_stay_as_they_are(sample: Sample) -> None:
+    bare = render_panel(sample, layers_of(sample), STYLE)
+    said = Predictions(token=sample.token, detections=None, near_field=near_field())
+    panel = render_panel(sample, layers_of(sample), STYLE, predictions=said)
+    above, width = HEADER_PX + 2 * 90 + GAP_PX, bare.shape[1]
+    assert panel.shape[1] == width
+    np.testing.assert_array_equal(panel[:above], bare[:above])
+    side = width // 4
+    tile_of_task = panel[above + GAP_PX : above + GAP_PX + side, :side]
+    half = side // 2
+    assert share_of(tile_of_task[:, : half - 8], OCCUPIED) > 0.6 and share_of(tile_of_task[:, half + 8 :], FREE) > 0.6
+    style = replace(STYLE, task_tiles=(TaskTile("near_field", "prediction"),))
+    assert render_panel(sample, layers_of(sample), style).shape == panel.shape  # a sample without it
+    both = replace(STYLE, task_tiles=(TaskTile("near_field", "prediction"), TaskTile("near_field", "truth")))
+    assert render_panel(sample, layers_of(sample), both, predictions=said).shape[1] == width
+
+
+def test_without_cameras_other_tasks_stand_beside_the_view(sample: Sample) -> None:
+    blind = replace(sample, cameras={}, lidar=None)
+    said = Predictions(token=sample.token, detections=None, near_field=near_field())
+    panel = render_panel(blind, [], STYLE, predictions=said)
+    assert panel.shape[1] > 300 + GAP_PX + 200
+    beside = panel[HEADER_PX : HEADER_PX + 300, 300 + GAP_PX :]
+    assert share_of(beside, OCCUPIED) > 0.3
+    assert share_of(panel[HEADER_PX : HEADER_PX + 300, :300], OCCUPIED) == 0
+
+
+def test_beside_a_single_row_of_cameras_the_view_stands_with_other_tasks(sample: Sample) -> None:
+    group = make_cameras({f"FISHEYE_{i}": 0.0 for i in range(4)}, "kannala_brandt")
+    fisheyes = replace(sample, cameras={"fisheye": group}, lidar=None)
+    said = Predictions(token=sample.token, detections=None, near_field=near_field())
+    panel = render_panel(fisheyes, [], STYLE, predictions=said)
+    width = 4 * 118 + 3 * GAP_PX  # of the fisheyes
+    side = width // 4
+    assert panel.shape[1] == width
+    below = panel[HEADER_PX + 90 * 4 * 118 // (4 * 160) + GAP_PX :]
+    assert share_of(below[:side, :side], OCCUPIED) == 0
+    assert share_of(below[:side, side + GAP_PX : side + GAP_PX + side // 2], OCCUPIED) > 0.5
 
 
 @pytest.mark.parametrize(
