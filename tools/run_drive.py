@@ -1,7 +1,9 @@
 """Runs a model over a recorded drive: `python tools/run_drive.py CONFIG CHECKPOINT DRIVE --out-dir O`.
 
 Writes `detections.jsonl` (a line per sample, boxes in the ego frame), `results.json` (a nuScenes submission, boxes in
-the global frame), `drive.json` (counts and times) and, unless --no-pictures, `pictures/`. Needs no annotations.
+the global frame), `drive.json` (counts and times), what the model says of the near field, the map and occupancy in a
+folder each (`near_field/`, `map/`, `occupancy/`, as `tools/test.py` does) and, unless --no-pictures, `pictures/` of all
+that. Needs no annotations; where the set has truths, the pictures show them too.
 """
 
 from __future__ import annotations
@@ -10,8 +12,16 @@ import argparse
 import json
 import statistics
 import sys
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from perception.drives.options import add_run_arguments, run_options
+
+if TYPE_CHECKING:
+    from perception.data.loading import SampleLoader
+    from perception.drives.reader import NuScenesDrive
+    from perception.drives.setup import Run
+    from perception.structures import Predictions
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,8 +51,14 @@ def _run(parsed: argparse.Namespace) -> None:
 
     from perception.drives.reader import NuScenesDrive
     from perception.drives.runner import run_drive
-    from perception.drives.setup import prepare_run
-    from perception.drives.writers import DriveWriter, JsonLinesWriter, PictureWriter, SubmissionWriter
+    from perception.drives.setup import nothing_found, prepare_run
+    from perception.drives.writers import (
+        DriveWriter,
+        JsonLinesWriter,
+        PictureWriter,
+        SubmissionWriter,
+        TaskWriter,
+    )
     from perception.formats.files import atomic_writer
 
     options = run_options(parsed)
@@ -51,23 +67,45 @@ def _run(parsed: argparse.Namespace) -> None:
     writers: list[DriveWriter] = [
         JsonLinesWriter(options.out_dir / "detections.jsonl", run.class_names),
         SubmissionWriter(options.out_dir / "results.json", run.class_names, run.meta),
+        TaskWriter(options.out_dir),
     ]
+    nothing = nothing_found(run.predictor.detector)
+    loaders = [run.loader]
     if not parsed.no_pictures:
-        writers.append(PictureWriter(options.out_dir / "pictures", run.class_names, parsed.min_score))
-    report = run_drive(tqdm(drive, desc=parsed.drive, unit="sample"), run.predictor, writers)
+        loaders.append(_truths(run, drive, nothing))
+        folder = options.out_dir / "pictures"
+        writers.append(PictureWriter(folder, run.class_names, parsed.min_score, truths=loaders[-1]))
+    report = run_drive(tqdm(drive, desc=parsed.drive, unit="sample"), run.predictor, writers, nothing)
+    skipped = sum((loader.skipped for loader in loaders), Counter())
     summary = {
         "scene": parsed.drive,
         "num_samples": report.num_samples,
         "num_boxes": report.num_boxes,
         "blind_samples": report.blind,
-        "skipped": dict(run.loader.skipped),
+        "skipped": dict(skipped),
         "predict_ms_p50": statistics.median(report.predict_s) * 1e3 if report.predict_s else None,
     }
     with atomic_writer(options.out_dir / "drive.json") as file:
         file.write(json.dumps(summary, indent=2).encode())
     print(f"{options.out_dir}: {report.num_boxes} boxes in {report.num_samples} samples of {parsed.drive}")
-    for kind, count in run.loader.skipped.items():
+    for kind, count in skipped.items():
         print(f"skipped {count} times: {kind}")
+
+
+def _truths(run: Run, drive: NuScenesDrive, nothing: Predictions) -> SampleLoader:
+    """Loads what is known of a drive for the pictures, of the tasks that the model knows; the model never sees it."""
+    from perception.data.loading import SampleLoader
+    from perception.drives.truths import FURTHER_TASKS, truths_of
+
+    tasks = [name for name in FURTHER_TASKS if getattr(nothing, name) is not None]
+    classes = nothing.map.class_names if nothing.map is not None else ()
+    return SampleLoader(
+        index=run.loader.index,
+        dataroot=run.dataroot,
+        class_names=run.class_names,
+        truths=truths_of(run.loader.index, run.dataroot, drive.positions, tasks, classes),
+        on_error=run.on_error,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """Draws a set in nuScenes format, annotations beside predictions: a PNG per sample, an MP4 per scene, 3-D windows.
 
 `python tools/visualize.py --dataroot D --version V --out-dir O [--scene S ...] [--results R.json] [--video] [--show]`
+
+What `tools/test.py` and `tools/run_drive.py` write of other tasks is drawn too, beside the truth where the set has it:
+`--map OUT/map --occupancy OUT/occupancy --near-field OUT/near_field`; `--truths` draws those truths alone.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ if TYPE_CHECKING:
     import numpy as np
 
     from perception.data.index import Index, SensorRecord
+    from perception.data.truths import TruthLoading
     from perception.formats.submission_reader import Submission
     from perception.structures import Sample
     from perception.visualization.layers import BoxLayer
+    from perception.visualization.prediction_folders import PredictionFolders
+    from perception.visualization.task_tiles import TaskTile
 
 _IMAGE_SIZE_PX = (900, 1600)
+_TASKS = ("map", "occupancy", "near_field")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out-dir", type=Path, required=True, help="<scene>/<number>_<token>.png and <scene>.mp4")
     parser.add_argument("--index", type=Path, help="made by create_data.py; without it a temporary one is made")
     parser.add_argument("--results", type=Path, help="predictions to draw: a nuScenes detection submission")
+    for task in _TASKS:
+        option = f"--{task.replace('_', '-')}"
+        parser.add_argument(option, type=Path, metavar="FOLDER", help=f"predictions to draw: {task}/ of a run")
+    parser.add_argument("--truths", action="store_true", help="of these tasks draw the truth without predictions too")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--scene", nargs="+", help="scenes to draw; all samples if nothing is chosen")
     chosen.add_argument("--sample", nargs="+", help="tokens of samples to draw")
@@ -133,6 +144,7 @@ class _Drawing:
         from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
 
         self.options, self.index = options, index
+        self.folders, self.map_classes = _prediction_folders(options, index, positions)
         cameras = _drawn_cameras(index, positions)
         sizes = [(camera.height, camera.width) for camera in cameras.values() if camera.height and camera.width]
         self.loader = SampleLoader(
@@ -141,6 +153,7 @@ class _Drawing:
             class_names=index.classes,
             cameras=CameraLoading(tuple(cameras), max(sizes, default=_IMAGE_SIZE_PX)) if cameras else None,
             lidar=LidarLoading(),
+            truths=self._truths(positions),
             on_error=options.on_error,
         )
         self.submission, self.rows = _read_results(options.results, [index.record(i).token for i in positions])
@@ -153,12 +166,12 @@ class _Drawing:
         from perception.visualization.video import VideoWriter
 
         folder: Path = self.options.out_dir
-        channels = _drawn_cameras(self.index, positions)
+        channels, tiles = _drawn_cameras(self.index, positions), self._tiles(positions)
         with VideoWriter(folder / f"{scene}.mp4", self.options.fps) if self.options.video else nullcontext() as video:
             for i in positions:
                 sample = self.loader.load(i)
                 layers = self._layers(sample)
-                picture = self._panel(sample, layers, tuple(channels))
+                picture = self._panel(sample, layers, tuple(channels), tiles)
                 write_png(folder / scene / f"{sample.timestamp_us}_{sample.token}.png", picture)
                 if video:
                     video.add(picture)
@@ -188,16 +201,39 @@ class _Drawing:
                 raise ValueError(f"{self.options.results}: sample {sample.token}: {error}") from error
         return layers
 
-    def _panel(self, sample: Sample, layers: list[BoxLayer], channels: tuple[str, ...]) -> np.ndarray:
+    def _truths(self, positions: list[int]) -> TruthLoading:
+        from perception.drives.truths import truths_of
+
+        tasks = _TASKS if self.options.truths else tuple(self.folders.folders)
+        return truths_of(self.index, self.options.dataroot, positions, tasks, self.map_classes)
+
+    def _tiles(self, positions: list[int]) -> tuple[TaskTile, ...]:
+        """What the pictures of a scene show of other tasks, all of them alike."""
+        from perception.visualization.task_tiles import TASKS, TaskTile
+
+        known = self._truths(positions)
+        there = {"map": known.map is not None, "occupancy": known.occupancy, "near_field": known.near_field}
+        predicted = [TaskTile(task, "prediction") for task in TASKS if task in self.folders.folders]
+        true = [TaskTile(task, "truth") for task in TASKS if there[task]]
+        return tuple(sorted(predicted + true, key=lambda tile: TASKS.index(tile.task)))
+
+    def _panel(
+        self, sample: Sample, layers: list[BoxLayer], channels: tuple[str, ...], tiles: tuple[TaskTile, ...]
+    ) -> np.ndarray:
         from perception.visualization.panel import PanelStyle, render_panel
 
         width = self.options.camera_width_px
-        style = PanelStyle(tile_px=(round(width * 9 / 16), width), bev_half_m=self.options.range_m, channels=channels)
+        style = PanelStyle(
+            tile_px=(round(width * 9 / 16), width),
+            bev_half_m=self.options.range_m,
+            channels=channels,
+            task_tiles=tiles,
+        )
         title = sample.token
         if self.submission is not None:
             known = sample.token in self.rows
             title += f"   scores from {self.options.score_threshold:g}" if known else "   not in the results file"
-        return render_panel(sample, layers, style, title)
+        return render_panel(sample, layers, style, title, self.folders.load(sample.scene, sample.token))
 
 
 def _drawn_cameras(index: Index, positions: list[int]) -> dict[str, SensorRecord]:
@@ -210,6 +246,22 @@ def _drawn_cameras(index: Index, positions: list[int]) -> dict[str, SensorRecord
     found = {channel: cameras[channel] for channel in order if channel in cameras}
     models = [camera.camera_model for camera in found.values()]
     return {channel: camera for channel, camera in found.items() if camera.camera_model == models[0]}
+
+
+def _prediction_folders(
+    options: argparse.Namespace, index: Index, positions: list[int]
+) -> tuple[PredictionFolders, tuple[str, ...]]:
+    """The folders of other tasks, and which classes of the map there are to draw."""
+    from perception.formats.nuscenes_map_raster import MAP_CLASSES
+    from perception.visualization.prediction_folders import PredictionFolders
+    from perception.visualization.task_tiles import TASKS
+
+    named = {task: getattr(options, task) for task in TASKS}
+    folders = PredictionFolders({task: folder for task, folder in named.items() if folder is not None})
+    samples = [(record.scene, record.token) for record in map(index.record, positions)]
+    for task, count in folders.missing(samples).items():
+        print(f"visualize: {named[task]}: {count} of {len(samples)} samples are not in it", file=sys.stderr)
+    return folders, folders.map_classes(samples) or MAP_CLASSES
 
 
 def _read_results(path: Path | None, tokens: list[str]) -> tuple[Submission | None, dict[str, slice]]:

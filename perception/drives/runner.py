@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from perception.data.dropout import modalities_of
@@ -44,19 +44,28 @@ class DriveReport:
     predict_s: tuple[float, ...]
 
 
-def run_drive(samples: Iterable[Sample], predictor: PredictsSamples, writers: Sequence[DriveWriter]) -> DriveReport:
+def run_drive(
+    samples: Iterable[Sample],
+    predictor: PredictsSamples,
+    writers: Sequence[DriveWriter],
+    nothing: Predictions | None = None,
+) -> DriveReport:
     """Predicts every sample as it comes and hands it to all writers.
 
-    A sample without any sensor data cannot be predicted; it is written as having no boxes and named in the report.
+    A sample without any sensor data cannot be predicted; it is written as one in which nothing was found, and named in
+    the report.
 
     Args:
         samples: in the order of the drive; wrap it for a progress bar.
         predictor: the detector.
         writers: told of every sample; closed at the end, also after an error.
+        nothing: what is written of a sample without any sensor data, as `nothing_found` gives it; None stands for no
+            boxes.
 
     Returns:
         Counts and times.
     """
+    nothing = nothing or Predictions(token="", detections=no_detections())
     blind: list[str] = []
     predict_s: list[float] = []
     num_boxes = 0
@@ -65,7 +74,7 @@ def run_drive(samples: Iterable[Sample], predictor: PredictsSamples, writers: Se
         for sample in samples:
             if is_blind(sample):
                 blind.append(sample.token)
-                found = Predictions(token=sample.token, detections=no_detections())
+                found = replace(nothing, token=sample.token)
             else:
                 start_s = time.perf_counter()
                 (found,) = predictor.predict([sample])

@@ -24,12 +24,19 @@ from perception.data.sensor_settings import (
     camera_groups,
 )
 from perception.drives.options import RunOptions
+from perception.drives.writers import no_detections
+from perception.evaluation.map_report import no_map
+from perception.evaluation.near_field_report import no_near_field
+from perception.evaluation.occupancy_report import no_occupancy
 from perception.formats.radar import RadarFilter
 from perception.formats.submission import SubmissionMeta
+from perception.models.detector import Detector
+from perception.models.heads.map import MapHead
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.class_paths import check_config
 from perception.runtime.config import build_detector, load_config
 from perception.runtime.predictor import Predictor
+from perception.structures import Predictions
 
 _RANGING = {"radar": RadarLoading, "radar4d": Radar4dLoading, "ultrasonic": UltrasonicLoading}
 
@@ -45,6 +52,7 @@ class Run:
         loader: loads samples without annotations.
         meta: what a submission says of the sensors.
         class_names: what the labels of predictions index.
+        on_error: "raise" or "skip", at a damaged file.
     """
 
     dataroot: Path
@@ -53,6 +61,7 @@ class Run:
     loader: SampleLoader
     meta: SubmissionMeta
     class_names: tuple[str, ...]
+    on_error: OnError
 
 
 def prepare_run(options: RunOptions) -> Run:
@@ -102,7 +111,28 @@ def prepare_run(options: RunOptions) -> Run:
             use_radar=not {"radar", "radar4d"}.isdisjoint(sensors.names),
         ),
         class_names=detector.class_names,
+        on_error=cast(OnError, options.on_error),
     )
+
+
+def nothing_found(detector: Detector) -> Predictions:
+    """Gives what is predicted of a sample in which no sensor saw anything.
+
+    Args:
+        detector: the model.
+
+    Returns:
+        No boxes, and from every head that says something else its answer in which nothing is known; without a token.
+    """
+    found: dict[str, Any] = {}
+    for head in detector.heads.values():
+        if head.predicts == "near_field":
+            found["near_field"] = no_near_field()
+        elif head.predicts == "occupancy":
+            found["occupancy"] = no_occupancy()
+        elif isinstance(head, MapHead):
+            found["map"] = no_map(head.map_classes, head.grid)
+    return Predictions(token="", detections=no_detections(), **found)
 
 
 def sensor_settings(config: Mapping[str, Any], sensors: Collection[str] | None = None) -> SensorSuite:
