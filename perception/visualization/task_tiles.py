@@ -132,12 +132,12 @@ def render_column(
     axis = 0 if len(blocks) == 1 else 1
     rows = len(tiles) if axis == 0 else len(blocks)
 
-    def height_of(side_px: int) -> int:
+    def _height_of(side_px: int) -> int:
         widths = [side_px if axis == 0 else _across_px(len(block), side_px) for block in blocks]
         legends = [_legend_px(block[0].task, width) for block, width in zip(blocks, widths, strict=True)]
         return rows * side_px + (rows - 1) * GAP_PX + sum(legends)
 
-    fitting = (side for side in range(height_px // rows, _LEAST_SIDE_PX, -1) if height_of(side) <= height_px)
+    fitting = (side for side in range(height_px // rows, _LEAST_SIDE_PX, -1) if _height_of(side) <= height_px)
     side_px = next(fitting, _LEAST_SIDE_PX)
     return stack([_block(block, scene, side_px, axis) for block in blocks], 0)
 
