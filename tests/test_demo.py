@@ -77,6 +77,22 @@ def test_a_small_demo_leaves_all_that_it_names_and_a_second_one_takes_its_drives
 
 
 @pytest.mark.parametrize(
+    ("sensors", "left"),
+    [
+        (
+            ["camera", "fisheye", "lidar", "radar"],
+            {"without_cameras": ["lidar", "radar"], "without_lidar": ["camera", "fisheye", "radar"]},
+        ),
+        (["camera", "lidar"], {"without_cameras": ["lidar"], "without_lidar": ["camera"]}),
+        (["lidar"], {}),
+        (["radar", "ultrasonic"], {}),
+    ],
+)
+def test_what_can_fail_is_measured_without(sensors, left):
+    assert DEMO.sensors_left(sensors) == left
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (["--weights", "none.safetensors"], "--weights must be a file, got none.safetensors"),

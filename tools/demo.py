@@ -1,7 +1,8 @@
 """Shows the whole of it in minutes, on a CPU and without a download: `python tools/demo.py`, or `make demo`.
 
-Simulates a few drives, measures the shipped weights on them with the nuScenes devkit, trains for two minutes, runs one
-drive and draws it. Everything lies in one folder, with `demo.log`, which has every command and what it said.
+Simulates a few drives, measures the shipped weights on them with the nuScenes devkit, with all sensors and without
+some, trains for two minutes, runs one drive and draws it. Everything lies in one folder, with `demo.log`, which has
+every command and what it said.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG_NAME = "demo.log"
-_STEPS = 8
+_STEPS = 8  # and one for each failure
+_FAILURES = {"without_cameras": {"camera", "fisheye"}, "without_lidar": {"lidar"}}
 _CAMERA_WIDTH_PX = 640
 _SHOWN_LINES = 30  # of a tool that failed
 _AVERAGED_STEPS = 10  # one step's loss depends on its samples
@@ -64,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out-dir", type=Path, default=Path("work_dirs/demo"), help="a new folder or an earlier demo's (%(default)s)"
     )
     parser.add_argument(
-        "--weights", type=Path, default=ROOT / "weights/camera_lidar_small.safetensors", help="that are measured"
+        "--weights", type=Path, default=ROOT / "weights/every_task_small.safetensors", help="that are measured"
     )
     parser.add_argument(
-        "--config", type=Path, default=configs / "sim_v1/camera_lidar.yaml", help="that the weights were trained with"
+        "--config", type=Path, default=configs / "sim_v2/every_task.yaml", help="that the weights were trained with"
     )
     parser.add_argument("--drives", type=Path, default=configs / "demo/drives.yaml", help="manifest of the drives")
     parser.add_argument(
@@ -79,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from perception.drives.setup import sensor_settings
+    from perception.runtime.config import load_config
     from perception.simulation.manifest_file import read_manifest
 
     start_s = time.perf_counter()
@@ -87,15 +91,16 @@ def _run(options: argparse.Namespace) -> None:
     drive = next((order.name for order in manifest.scenes if order.split == "val"), None)
     if drive is None or len(manifest.versions) > 1 or not any(order.split == "train" for order in manifest.scenes):
         raise ValueError(f"{options.drives}: must have drives of train and val, and none of test")
+    remaining = sensors_left(sensor_settings(load_config(options.config)).names)
     _make_anew(options.out_dir)
     with (options.out_dir / LOG_NAME).open("w") as log:
-        demo = _Demo(options, manifest, log)
+        demo = _Demo(options, manifest, log, remaining)
         demo.simulate()
         demo.evaluate()
         demo.train()
         demo.run_drive(drive)
     print(f"\nDone in {(time.perf_counter() - start_s) / 60:.1f} minutes.\n")
-    _report(options.out_dir, options.weights.stem, drive)
+    _report(options.out_dir, options.weights.stem, drive, remaining)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -132,12 +137,16 @@ class _Demo:
         options: of the command line.
         manifest: of the drives.
         log: receives the commands and all that they say.
+        remaining: failure -> the sensors that remain.
     """
 
-    def __init__(self, options: argparse.Namespace, manifest: Manifest, log: IO[str]) -> None:
+    def __init__(
+        self, options: argparse.Namespace, manifest: Manifest, log: IO[str], remaining: Mapping[str, Sequence[str]]
+    ) -> None:
         self.options = options
         self.manifest = manifest
         self.log = log
+        self.remaining = remaining
         self.folder: Path = options.out_dir
         self.num_done = 0
         data, index = self.folder / "data", self.folder / "index"
@@ -152,14 +161,17 @@ class _Demo:
         else:
             shutil.rmtree(data, ignore_errors=True)
             options = ["--out", data, "--manifest", drives, "--workers", self.options.workers, "--quiet"]
-            self._tool(f"simulates {seconds}, six cameras and a LiDAR", "simulate.py", options)
+            self._tool(f"simulates {seconds}", "simulate.py", options)
         where: Words = ["--dataroot", data, "--version", manifest.version, "--out-dir", self.folder / "index"]
         self._tool("indexes them", "create_data.py", ["nuscenes", *where, "--quiet"])
 
     def evaluate(self) -> None:
-        """Measures the weights with the devkit."""
+        """Measures the weights with the devkit, with all sensors and without some."""
         config, weights = self.options.config, self.options.weights
         self._evaluate(f"measures {weights.name} with the devkit", config, weights, "val", self.folder)
+        for failure, sensors in self.remaining.items():
+            what = f"measures them {failure.replace('_', ' ')}"
+            self._evaluate(what, config, weights, "val", self.folder / failure, ["--sensors", ",".join(sensors)])
 
     def train(self) -> None:
         """Trains for a while, and measures what has come of it."""
@@ -180,12 +192,17 @@ class _Demo:
         options: Words = [*self.set_options, "--out-dir", folder, "--no-pictures"]
         self._tool(f"runs over {drive}", "run_drive.py", [*model, *options])
         drawn: Words = ["--scene", drive, "--results", folder / "results.json", "--out-dir", folder, "--quiet"]
+        said = {task: folder / task for task in ("map", "occupancy", "near_field")}
+        tasks: Words = [
+            word for task, place in said.items() if place.is_dir() for word in (f"--{task.replace('_', '-')}", place)
+        ]
         style: Words = ["--video", "--camera-width-px", _CAMERA_WIDTH_PX]
-        self._tool("draws pictures and a video", "visualize.py", [*self.set_options, *drawn, *style])
+        self._tool("draws pictures and a video", "visualize.py", [*self.set_options, *drawn, *tasks, *style])
 
-    def _evaluate(self, what: str, config: Path, weights: Path, split: str, out_dir: Path) -> None:
+    def _evaluate(self, what: str, config: Path, weights: Path, split: str, out_dir: Path, options: Words = ()) -> None:
         split = f"mini_{split}" if self.manifest.version.endswith("mini") else split
-        self._tool(what, "test.py", [config, weights, *self.set_options, "--split", split, "--out-dir", out_dir])
+        where: Words = ["--split", split, "--out-dir", out_dir]
+        self._tool(what, "test.py", [config, weights, *self.set_options, *where, *options])
 
     def _tool(self, what: str, name: str, options: Words) -> None:
         """Runs another tool; says what it does, and how long it took."""
@@ -206,7 +223,20 @@ class _Demo:
 
     def _say(self, what: str, end: str = " ... ") -> None:
         self.num_done += 1
-        print(f"[{self.num_done}/{_STEPS}] {what}", end=end, flush=True)
+        print(f"[{self.num_done}/{_STEPS + len(self.remaining)}] {what}", end=end, flush=True)
+
+
+def sensors_left(sensors: Sequence[str]) -> dict[str, list[str]]:
+    """Which sensors remain when some fail.
+
+    Args:
+        sensors: all that a model reads.
+
+    Returns:
+        Failure, as the name of a folder -> the others; only where there is something to fail and something to remain.
+    """
+    left = {failure: [name for name in sensors if name not in lost] for failure, lost in _FAILURES.items()}
+    return {failure: names for failure, names in left.items() if 0 < len(names) < len(sensors)}
 
 
 def read_losses(path: Path) -> list[float]:
@@ -273,12 +303,13 @@ def _text_from(path: Path, begin: int) -> str:
         return file.read().decode(errors="replace")
 
 
-def _report(folder: Path, weights: str, drive: str) -> None:
+def _report(folder: Path, weights: str, drive: str, failures: Iterable[str]) -> None:
     run = folder / "training"
     losses = read_losses(run / "metrics.csv")
     first, last = first_and_last(losses)
     rows = {
         f"{weights}, on drives new to it": folder,
+        **{f"  {failure.replace('_', ' ')}": folder / failure for failure in failures},
         "trained here, on the drive it learnt": run / "own_drive",
         "trained here, on drives new to it": run / "other_drives",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from perception.structures import Sample
 from perception.training.feature_cache import FeatureCache
 from perception.training.schedules import WarmupCosine
 
+FIRST_SEED = 1000
+"""Initial weights must not be those that the branches' run began with: its neck has learnt to read these."""
+
 _SAVE_EVERY = 100
 
 
@@ -33,7 +36,8 @@ class Recipe:
     Attributes:
         steps: of the optimizer.
         batch_size: samples of a step.
-        learning_rate: highest of the run.
+        learning_rate: highest of the run, of what starts trained.
+        fresh_learning_rate: the same of what starts untrained.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         ema: share of the averaged weights that a step keeps; small, for a short run must forget its untrained start.
@@ -42,6 +46,7 @@ class Recipe:
     steps: int = 400
     batch_size: int = 4
     learning_rate: float = 1e-3
+    fresh_learning_rate: float = 4e-3
     weight_decay: float = 0.01
     clip: float = 35.0
     ema: float = 0.98
@@ -82,25 +87,32 @@ def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], re
     run = Run(study.work / "runs" / arm.name, arm.name, recipe, {"arm": asdict(arm)})
     if run.weights.exists():
         return
-    torch.manual_seed(arm.seed)
+    torch.manual_seed(FIRST_SEED + arm.seed)
     detector = study.detector(arm.fuser)
-    optimise(detector, lambda step: _loss(detector, arm, cache, samples, recipe, step), run)
+    optimise(detector, lambda step: _loss(detector, arm, cache, samples, recipe, step), run, [detector.fuser])
 
 
-def optimise(detector: Detector, loss_of: Callable[[int], torch.Tensor], run: Run) -> None:
+def optimise(
+    detector: Detector, loss_of: Callable[[int], torch.Tensor], run: Run, fresh: Iterable[torch.nn.Module]
+) -> None:
     """Trains all but the branches; interrupted, it goes on where it was.
 
     Args:
         detector: as it starts.
         loss_of: the loss of a step that is counted from 0, with its graph.
         run: where and how.
+        fresh: its modules that start untrained.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
     detector.train()
     detector.branches.requires_grad_(False).eval()
     trainable = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-    recipe = run.recipe
-    optimizer = torch.optim.AdamW(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    recipe, new = run.recipe, {id(parameter) for module in fresh for parameter in module.parameters()}
+    groups = [
+        {"params": [it for it in trainable if id(it) not in new], "lr": recipe.learning_rate},
+        {"params": [it for it in trainable if id(it) in new], "lr": recipe.fresh_learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
     schedule = WarmupCosine(warmup=0.1).build(optimizer, recipe.steps)
     average = AveragedModel(detector, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
     state: dict[str, Any] = {"detector": detector, "optimizer": optimizer, "schedule": schedule, "average": average}

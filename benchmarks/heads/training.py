@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.fusion.arms import ALL, branches_of, drawn_sensors
 from benchmarks.fusion.arms import Arm as FusionArm
 from benchmarks.fusion.study import CONFIGS, Study, run_from_features
-from benchmarks.fusion.training import Recipe, Run, drawn_places, optimise
+from benchmarks.fusion.training import FIRST_SEED, Recipe, Run, drawn_places, optimise
 from benchmarks.heads.arms import JOINT, QUERY, Arm
 from benchmarks.heads.truths import TrainingSamples
 from perception.data.collate import collate
@@ -76,9 +76,10 @@ def train(arm: Arm, plan: Plan, cache: FeatureCache, samples: TrainingSamples) -
         cache: the branches' maps.
         samples: of the training split.
     """
-    torch.manual_seed(arm.seed)
+    torch.manual_seed(FIRST_SEED + arm.seed)
     detector = plan.detector(arm)
-    optimise(detector, lambda step: _loss(detector, arm, plan, cache, samples, step), plan.run(arm))
+    fresh = [*detector.heads.values(), *([] if plan.trunk else [detector.fuser])]
+    optimise(detector, lambda step: _loss(detector, arm, plan, cache, samples, step), plan.run(arm), fresh)
 
 
 def gradient_means(run: Run) -> dict[str, float]:

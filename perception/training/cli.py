@@ -120,8 +120,8 @@ def train(arguments: Sequence[str] | None = None) -> TrainingCLI:
     Args:
         arguments: without the program's name; None takes the process's own. `--config FILE` may come several times, a
             later file on top of the earlier ones, and single values on top of them all; a value that ends in ".yaml"
-            stands for the content of that file, as in a config. `--allow-package NAME` lets a config name classes of one
-            more package.
+            stands for the content of that file, as in a config. `--allow-package NAME` lets a config name classes of
+            one more package.
 
     Returns:
         The command line object, with `trainer`, `model` and `datamodule` as they are after training.

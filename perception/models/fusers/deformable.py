@@ -12,7 +12,6 @@ from perception.models.fusers._common import (
     LevelFuser,
     LevelInputs,
     LevelwiseFuser,
-    MapFinish,
     absence_vectors,
     embeddings,
     shrink,
@@ -23,18 +22,19 @@ _NUM_WAVES = 6
 
 
 class DeformableFuser(LevelwiseFuser):
-    """Refines queries on a grid by several layers of deformable attention to the maps of all present sensors.
+    """Adds to a convolution over all sensors what queries on a grid find by deformable attention to their maps.
 
     A query starts as the mean of what the present sensors say in its cell, a learned vector for each absent one, and
     its position. In every layer it reads, per head, sensor and resolution, a few places that it chooses, which makes
     up for sensors that do not agree on where things are; its weights are a softmax over the present sensors. The
-    auxiliary output `trust/<level>` (B, N, Y, X) is each sensor's share of the last layer's attention, in the order of
-    `in_channels`.
+    queries start without a say: a fuser without training is the convolution alone, which mixes what lies side by side
+    in full resolution, with learned vectors in place of absent sensors. The auxiliary output `trust/<level>`
+    (B, N, Y, X) is each sensor's share of the last layer's attention, in the order of `in_channels`.
 
     Args:
         in_channels: level name -> sensor name -> channels.
         out_channels: level name -> channels.
-        width: channels inside; None takes those of the level.
+        width: channels of queries and of the maps that they read; None takes those of the level.
         num_layers: layers of attention.
         num_heads: heads of the attention; must divide `width`.
         num_points: places per head, sensor and resolution.
@@ -97,7 +97,8 @@ class _DeformableLevel(LevelFuser):
         width = out_channels if width is None else width
         self.query_stride = query_stride
         self.embed = embeddings(in_channels, width)
-        self.absence = absence_vectors(dict.fromkeys(in_channels, width))
+        self.absence = absence_vectors(in_channels)
+        self.unheard = absence_vectors(dict.fromkeys(in_channels, width))
         self.position = nn.Linear(4 * _NUM_WAVES, width)
         self.memory = MemoryBuilder(
             num_sensors=len(in_channels), width=width, strides=value_strides, num_heads=num_heads
@@ -112,25 +113,34 @@ class _DeformableLevel(LevelFuser):
             )
             for _ in range(num_layers)
         )
-        self.finish = MapFinish(width, out_channels)
+        self.mix = nn.Conv2d(sum(in_channels.values()), out_channels, 3, padding=1, bias=False)
+        self.answer = nn.Conv2d(width, out_channels, 1)
+        nn.init.zeros_(self.answer.weight)
+        self.finish = nn.Sequential(nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
     def forward(self, inputs: LevelInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Fuses one level."""
+        detail = self.mix(torch.cat(inputs.filled(self.absence), dim=1))  # N x (S, C, Y, X) -> (S, out, Y, X)
+        queries, share = self._ask(inputs)
+        answer, trust = (
+            functional.interpolate(part, inputs.size, mode="bilinear", align_corners=False)
+            for part in (self.answer(queries), share)
+        )
+        return self.finish(detail + answer), {"trust": trust}
+
+    def _ask(self, inputs: LevelInputs) -> tuple[Tensor, Tensor]:
+        """Queries after all layers (S, W, y, x), and each sensor's share of the last one's attention (S, N, y, x)."""
         embedded = inputs.apply(self.embed)
-        memory, detail = self.memory(embedded), embedded.mean()
-        queries = shrink(detail, self.query_stride) + self._absences(inputs.present)
+        memory, mean = self.memory(embedded), embedded.mean()
+        vectors = torch.stack(list(self.unheard.values()))  # (N, W, 1, 1)
+        unheard = torch.einsum("sn,nwyx->swyx", (~inputs.present).to(vectors.dtype), vectors)
+        queries = shrink(mean, self.query_stride) + unheard  # (S, W, y, x)
         size = (queries.shape[-2], queries.shape[-1])
         waves = position_waves(size, self.query_stride, inputs.size, queries.device)  # (y, x, 4 * waves)
-        queries = queries + self.position(waves).permute(2, 0, 1)  # (S, W, y, x)
+        queries = queries + self.position(waves).permute(2, 0, 1)
         for layer in self.layers:
             queries, share = layer(queries, memory, self.query_stride)
-        trust = functional.interpolate(share, inputs.size, mode="bilinear", align_corners=False)
-        return self.finish(queries, detail), {"trust": trust}
-
-    def _absences(self, present: Tensor) -> Tensor:
-        """The sum of the vectors of absent sensors, (S, N) -> (S, W, 1, 1)."""
-        vectors = torch.stack(list(self.absence.values()))  # (N, W, 1, 1)
-        return torch.einsum("sn,nwyx->swyx", (~present).to(vectors.dtype), vectors)
+        return queries, share
 
 
 def position_waves(size: tuple[int, int], stride: int, level_size: tuple[int, int], device: torch.device) -> Tensor:

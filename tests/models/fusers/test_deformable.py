@@ -6,6 +6,7 @@ from torch import Tensor
 
 from perception.models.fusers._common import LevelInputs
 from perception.models.fusers._deformable import DeformableLayer, Memory, MemoryBuilder, query_centers
+from perception.models.fusers.concat_conv import ConcatConvFuser
 from perception.models.fusers.deformable import DeformableFuser, position_waves
 from perception.structures import BevMap, SensorFeatures
 from tests.models.fusers.features import GRIDS
@@ -150,3 +151,33 @@ def test_a_fuser_learns_to_undo_a_shift() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DeformableFuser(in_channels={"main": {"lidar": 6, "radar": 4}}, out_channels={"main": 8}, **settings)
+
+
+def test_untrained_it_is_the_convolution_over_all_sensors() -> None:
+    """A sensor that is absent counts with its learned vector, and the queries have no say before the first step."""
+    torch.manual_seed(0)
+    channels = {"camera": 3, "radar": 5}
+    levels = {"in_channels": {"main": channels}, "out_channels": {"main": 8}}
+    fuser, plain = DeformableFuser(**levels, num_heads=2), ConcatConvFuser(**levels)
+    level, other = fuser.levels["main"], plain.levels["main"]
+    with torch.no_grad():
+        other.mix[0].weight.copy_(level.mix.weight)
+        for sensor, vector in other.absence.items():
+            level.absence[sensor].copy_(vector.normal_())
+    features = {
+        sensor: SensorFeatures(
+            present=torch.tensor(present),
+            bev={
+                "main": BevMap(
+                    features=torch.randn(2, count, 16, 16),
+                    validity=torch.ones(2, 1, 16, 16, dtype=torch.bool),
+                    grid=GRIDS["main"],
+                )
+            },
+        )
+        for (sensor, count), present in zip(channels.items(), ([True, True], [True, False]), strict=True)
+    }
+    torch.testing.assert_close(fuser(features).bev["main"].features, plain(features).bev["main"].features)
+    with torch.no_grad():
+        level.answer.weight.normal_()
+    assert not torch.allclose(fuser(features).bev["main"].features, plain(features).bev["main"].features)
