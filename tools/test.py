@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from perception.drives.options import add_run_arguments, run_options
 
@@ -65,7 +66,7 @@ def _run(parsed: argparse.Namespace) -> None:
     positions = run.loader.index.samples_of(split).tolist()
     results = options.out_dir / "results.json"
     found = _predict(run, positions, parsed.batch_size)
-    num_boxes = write_predictions(results, _kept(found, run, options.out_dir), run.class_names, run.meta)
+    num_boxes = write_predictions(results, _kept(found, options.out_dir), run.class_names, run.meta)
     print(f"{results}: {num_boxes} boxes in {len(positions)} samples")
     for kind, count in run.loader.skipped.items():
         print(f"skipped {count} times: {kind}")
@@ -79,53 +80,29 @@ def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tu
     from tqdm import tqdm
 
     from perception.drives.runner import is_blind
-    from perception.drives.writers import no_detections
-    from perception.structures import Predictions
+    from perception.drives.setup import nothing_found
 
-    num_blind = 0
+    nothing, num_blind = nothing_found(run.predictor.detector), 0
     for start in tqdm(range(0, len(positions), batch_size), desc="predict", unit="batch"):
         samples = [run.loader.load(position) for position in positions[start : start + batch_size]]
         seen = [sample for sample in samples if not is_blind(sample)]
         found = {it.token: it for it in run.predictor.predict(seen)} if seen else {}
         num_blind += len(samples) - len(seen)
         for sample in samples:
-            nothing = Predictions(token=sample.token, detections=no_detections())
-            yield found.get(sample.token, nothing), sample
+            yield found.get(sample.token, replace(nothing, token=sample.token)), sample
     if num_blind:
         print(f"{num_blind} samples have none of the sensors: they count as samples in which nothing was found")
 
 
-def _kept(found: Iterable[tuple[Predictions, Sample]], run: Run, out_dir: Path) -> Iterator[tuple[Predictions, Tensor]]:
+def _kept(found: Iterable[tuple[Predictions, Sample]], out_dir: Path) -> Iterator[tuple[Predictions, Tensor]]:
     """Predictions with poses; on the way what other heads say is written."""
-    from dataclasses import replace
-
     from perception.evaluation.tasks import TASKS
 
-    blanks = _blanks(run)
     for predictions, sample in found:
-        absent = {name: blank for name, blank in blanks.items() if getattr(predictions, name) is None}
-        whole = replace(predictions, **absent)
-        for name in blanks:
-            TASKS[name].write(out_dir / name, [(whole, sample.scene)])
+        for name, task in TASKS.items():
+            if getattr(predictions, name) is not None:
+                task.write(out_dir / name, [(predictions, sample.scene)])
         yield predictions, sample.ego2global
-
-
-def _blanks(run: Run) -> dict[str, Any]:
-    """What every head but that of boxes would say of a sample in which no sensor saw anything, by task."""
-    from perception.evaluation.map_report import no_map
-    from perception.evaluation.near_field_report import no_near_field
-    from perception.evaluation.occupancy_report import no_occupancy
-    from perception.models.heads.map import MapHead
-
-    found: dict[str, Any] = {}
-    for head in run.predictor.detector.heads.values():
-        if head.predicts == "near_field":
-            found["near_field"] = no_near_field()
-        elif head.predicts == "occupancy":
-            found["occupancy"] = no_occupancy()
-        elif isinstance(head, MapHead):
-            found["map"] = no_map(head.map_classes, head.grid)
-    return found
 
 
 def _score(run: Run, split: str, out_dir: Path) -> None:
@@ -156,10 +133,12 @@ def _score(run: Run, split: str, out_dir: Path) -> None:
 def _score_tasks(run: Run, split: str, out_dir: Path, draws: int) -> dict[str, TaskScores]:
     from dataclasses import asdict
 
-    from perception.evaluation.tasks import score_tasks
+    from perception.drives.setup import nothing_found
+    from perception.evaluation.tasks import TASKS, score_tasks
     from perception.formats.files import atomic_writer
 
-    folders = {name: out_dir / name for name in _blanks(run)}
+    nothing = nothing_found(run.predictor.detector)
+    folders = {name: out_dir / name for name in TASKS if getattr(nothing, name) is not None}
     tasks = score_tasks(folders, run.dataroot, run.loader.index, split, draws)
     for name, scores in tasks.items():
         print("\n".join(scores.lines()))
