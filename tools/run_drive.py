@@ -95,9 +95,10 @@ def _run(parsed: argparse.Namespace) -> None:
 def _truths(run: Run, drive: NuScenesDrive, nothing: Predictions) -> SampleLoader:
     """Loads what is known of a drive for the pictures, of the tasks that the model knows; the model never sees it."""
     from perception.data.loading import SampleLoader
-    from perception.drives.truths import FURTHER_TASKS, truths_of
+    from perception.drives.truths import truths_of
+    from perception.visualization.task_tiles import TASKS
 
-    tasks = [name for name in FURTHER_TASKS if getattr(nothing, name) is not None]
+    tasks = [name for name in TASKS if getattr(nothing, name) is not None]
     classes = nothing.map.class_names if nothing.map is not None else ()
     return SampleLoader(
         index=run.loader.index,

@@ -96,12 +96,11 @@ def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tu
 
 def _kept(found: Iterable[tuple[Predictions, Sample]], out_dir: Path) -> Iterator[tuple[Predictions, Tensor]]:
     """Predictions with poses; on the way what other heads say is written."""
-    from perception.evaluation.tasks import TASKS
+    from perception.drives.writers import TaskWriter
 
+    writer = TaskWriter(out_dir)
     for predictions, sample in found:
-        for name, task in TASKS.items():
-            if getattr(predictions, name) is not None:
-                task.write(out_dir / name, [(predictions, sample.scene)])
+        writer.write(sample, predictions)
         yield predictions, sample.ego2global
 
 

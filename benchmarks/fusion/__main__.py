@@ -7,16 +7,12 @@ of the sensors that it is meant for; the scores become rows. Whatever is finishe
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from benchmarks.fusion.arms import arms, end_to_end_arms
-from benchmarks.fusion.scoring import SPLIT, score
+from benchmarks.fusion.arms import arms
+from benchmarks.fusion.scoring import RESULTS, SPLIT, publish, rows, score
 from benchmarks.fusion.study import CONFIGS, Study
 from benchmarks.fusion.training import Recipe, train
-from perception.formats.files import atomic_writer
-
-RESULTS = Path(__file__).parents[1] / "results" / "fusion.json"
 
 
 def main() -> None:
@@ -38,20 +34,7 @@ def main() -> None:
     for arm in wanted:
         train(arm, study, cache, training, Recipe(steps=options.steps))
         score(arm, study, cache, validation)
-        publish(study.work, options.json)
-
-
-def publish(work: Path, results: Path) -> None:
-    """Writes a row for each run and subset that is scored so far.
-
-    Args:
-        work: folder of the study.
-        results: JSON file.
-    """
-    folders = [work / "runs" / arm.name / subset for arm in [*arms(), *end_to_end_arms()] for subset in arm.scored_on]
-    rows = [json.loads((folder / "scores.json").read_text()) for folder in folders if (folder / "scores.json").exists()]
-    with atomic_writer(results) as file:
-        file.write((json.dumps(rows, indent=1) + "\n").encode())
+        publish(study.work, lambda: rows(study.work), options.json)
 
 
 if __name__ == "__main__":

@@ -83,6 +83,11 @@ def end_to_end_arms() -> list[Arm]:
     return [Arm(fuser, end_to_end=True) for fuser in (MAIN, BASELINE)]
 
 
+def scored_arms() -> list[Arm]:
+    """Everything that has rows: the runs of the study, then the models that are trained as a whole."""
+    return [*arms(), *end_to_end_arms()]
+
+
 def branches_of(subset: str) -> frozenset[str]:
     """The branches of a subset such as "C+L"."""
     return frozenset(LETTERS[letter] for letter in subset.split("+"))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.fusion.__main__ import RESULTS, publish
 from benchmarks.fusion.arms import Arm, end_to_end_arms
-from benchmarks.fusion.scoring import SPLIT, score
+from benchmarks.fusion.scoring import RESULTS, SPLIT, publish, rows, score
 from benchmarks.fusion.study import CONFIGS, FEATURES, Study
 from perception.training.feature_cache import FeatureCache
 
@@ -29,7 +28,7 @@ def main() -> None:
     study = Study(options.dataroot, options.work, options.config, options.weights)
     samples = study.annotations(SPLIT, study.detector().class_names)
     score(Arm(options.fuser, end_to_end=True), study, _cache(study, options.fuser), samples, options.weights)
-    publish(study.work, options.json)
+    publish(study.work, lambda: rows(study.work), options.json)
 
 
 def _cache(study: Study, fuser: str) -> FeatureCache:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fusion.arms import ALL, BASELINE, MAIN, SPECIALISTS, SUBSETS, Arm, arms, end_to_end_arms
+from benchmarks.fusion.arms import ALL, BASELINE, MAIN, SPECIALISTS, SUBSETS, Arm, scored_arms
 from benchmarks.fusion.scoring import SPLIT
 from perception.data.index import Index
 from perception.evaluation.bootstrap import paired_bootstrap
@@ -48,7 +48,7 @@ def table(work: Path, figure: str) -> str:
         A row for each run, a column for each subset, and the mean.
     """
     lines = [f"| {figure} | {' | '.join(SUBSETS)} | mean | parameters |", "|---" * (len(SUBSETS) + 3) + "|"]
-    for arm in [*arms(), *end_to_end_arms()]:
+    for arm in scored_arms():
         rows = {subset: row(work, arm, subset) for subset in SUBSETS}
         if any(found is None for found in rows.values()):
             continue

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.fusion.arms import Arm, branches_of
+from benchmarks.fusion.arms import Arm, branches_of, scored_arms
 from benchmarks.fusion.study import VERSION, Study, run_from_features
 from perception.data.collate import collate
 from perception.evaluation.bootstrap import bootstrap
@@ -33,6 +34,7 @@ from perception.runtime.checkpoint import load_weights
 from perception.structures import Predictions, Sample
 from perception.training.feature_cache import FeatureCache
 
+RESULTS = Path(__file__).parents[1] / "results" / "fusion.json"
 SPLIT = "val"
 _TIMED = 11
 _BATCH = 4
@@ -79,6 +81,33 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], we
         with atomic_writer(folder / "scores.json") as file:
             file.write(json.dumps(row, indent=2).encode())
         print(f"{arm.name} on {subset}: mAP {row['mAP']:.4f}, NDS {row['NDS']:.4f}, near IoU {row['near_iou']:.3f}")
+
+
+def rows(work: Path) -> list[dict[str, Any]]:
+    """The scores so far.
+
+    Args:
+        work: folder of the study.
+
+    Returns:
+        A row for each run and subset that is scored.
+    """
+    paths = [work / "runs" / arm.name / subset / "scores.json" for arm in scored_arms() for subset in arm.scored_on]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def publish(folder: Path, rows_of: Callable[[], list[dict[str, Any]]], results: Path) -> None:
+    """Writes all scores so far; one process at a time, so that none leaves out what another has just finished.
+
+    Args:
+        folder: that the processes share.
+        rows_of: gives the scores.
+        results: JSON file.
+    """
+    with (folder / "results.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with atomic_writer(results) as file:
+            file.write((json.dumps(rows_of(), indent=1) + "\n").encode())
 
 
 @torch.no_grad()

@@ -8,18 +8,15 @@ the settings of a work folder must stay. Several processes may work at once, eac
 from __future__ import annotations
 
 import argparse
-import fcntl
-import json
 from pathlib import Path
 
-from benchmarks.fusion.scoring import SPLIT
+from benchmarks.fusion.scoring import SPLIT, publish
 from benchmarks.fusion.study import CONFIGS, Study
 from benchmarks.fusion.training import Recipe
 from benchmarks.heads.arms import PRIOR, Arm, arms
 from benchmarks.heads.scoring import rows, score, score_priors
 from benchmarks.heads.training import Plan, train
 from benchmarks.heads.truths import TrainingSamples
-from perception.formats.files import atomic_writer
 
 RESULTS = Path(__file__).parents[1] / "results" / "heads.json"
 
@@ -70,11 +67,7 @@ def _run(wanted: list[Arm], plan: Plan, results: Path) -> None:
 
 
 def _publish(folder: Path, results: Path) -> None:
-    """Writes all scores so far; one process at a time, so that none leaves out what another has just finished."""
-    with (folder / "results.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with atomic_writer(results) as file:
-            file.write((json.dumps(rows(folder), indent=1) + "\n").encode())
+    publish(folder, lambda: rows(folder), results)
 
 
 if __name__ == "__main__":

@@ -12,16 +12,14 @@ from perception.data.map_truth import MAP_TRUTH_CLASSES, VEHICLE_CLASS, MapSourc
 from perception.data.truths import MapLoading, TruthLoading
 from perception.formats.nuscenes_map_raster import MAP_CLASSES
 from perception.formats.occupancy_predictions import TRUTH_FOLDER
-
-FURTHER_TASKS = ("map", "occupancy", "near_field")
-"""What is known beside boxes."""
+from perception.visualization.task_tiles import TASKS
 
 
 def truths_of(
     index: Index,
     dataroot: Path,
     positions: Sequence[int],
-    tasks: Iterable[str] = FURTHER_TASKS,
+    tasks: Iterable[str] = TASKS,
     map_classes: Sequence[str] = MAP_CLASSES,
 ) -> TruthLoading:
     """Says what to load, so that a set without a truth is no problem to be told.
@@ -30,7 +28,7 @@ def truths_of(
         index: of the set.
         dataroot: of the set.
         positions: the samples, one at least.
-        tasks: of `FURTHER_TASKS`, those that are wanted.
+        tasks: of `TASKS`, those that are wanted.
         map_classes: what a map should show; classes of which no truth is ever known are left out.
 
     Returns:
