@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from perception.data.collate import collate
 from perception.data.dataset import SampleDataset
-from perception.data.samplers import ClassBalancedSampler, EpochSampler
+from perception.data.samplers import ClassBalancedSampler, DriveSampler, EpochSampler
 from perception.structures import Sample
 
 
@@ -26,6 +26,7 @@ def build_loader(
     even: bool = False,
     pin_memory: bool = False,
     classes: Sequence[Collection[int]] | None = None,
+    follow_drives: bool = False,
 ) -> DataLoader[Sample]:
     """Makes a data loader that gives a `Batch` at a time, the same ones whatever the number of workers.
 
@@ -45,20 +46,35 @@ def build_loader(
         pin_memory: whether batches lie in page-locked memory.
         classes: labels of the objects in each sample; with them an epoch draws samples balanced over the classes,
             always in mixed order (see `ClassBalancedSampler`).
+        follow_drives: whether each row of a batch is the moment after the same row of the batch before; `shuffle` then
+            mixes whole drives (see `DriveSampler`).
 
     Returns:
         The data loader.
 
     Raises:
-        ValueError: the dataset is empty, or a number is out of range.
+        ValueError: the dataset is empty, a number is out of range, or drives are followed and classes balanced.
     """
-    sampler = (
-        EpochSampler(
+    sampler: EpochSampler
+    if classes is not None and follow_drives:
+        raise ValueError("build_loader: classes and follow_drives exclude each other, got both")
+    if classes is not None:
+        sampler = ClassBalancedSampler(classes=classes, seed=dataset.seed, rank=rank, world_size=world_size, even=even)
+    elif follow_drives:
+        drives = dataset.loader.index.scenes_of(dataset.indices.numpy())
+        sampler = DriveSampler(
+            drives=drives,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=dataset.seed,
+            rank=rank,
+            world_size=world_size,
+            even=even,
+        )
+    else:
+        sampler = EpochSampler(
             num_samples=len(dataset), shuffle=shuffle, seed=dataset.seed, rank=rank, world_size=world_size, even=even
         )
-        if classes is None
-        else ClassBalancedSampler(classes=classes, seed=dataset.seed, rank=rank, world_size=world_size, even=even)
-    )
     return DataLoader(
         dataset,
         batch_size=batch_size,

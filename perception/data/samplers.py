@@ -176,6 +176,67 @@ class ClassBalancedSampler(EpochSampler):
         return torch.cat(drawn)[torch.randperm(self.num_visits, generator=generator)]  # C x (count,) -> (C * count,)
 
 
+class DriveSampler(EpochSampler):
+    """Lets every row of the batches follow a drive: row b of a batch is the moment after row b of the batch before.
+
+    The drives are laid end to end, those of training in mixed order, and cut into as many streams as the batches of all
+    ranks have rows. A stream goes from drive to drive, and may begin in the midst of one.
+
+    Args:
+        drives: for every position of the dataset a number of its drive; positions of a drive lie together, in order of
+            time.
+        batch_size: rows of a batch of each rank.
+        shuffle: whether to mix the order of the drives, anew every epoch.
+        seed: of the order.
+        rank: which share is visited here.
+        world_size: number of shares.
+        even: as in `EpochSampler`; if so, all batches are full.
+
+    Raises:
+        ValueError: as `EpochSampler`, or `batch_size` is below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        drives: Sequence[int] | np.ndarray,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        even: bool = True,
+    ) -> None:
+        super().__init__(
+            num_samples=len(drives), shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, even=even
+        )
+        if batch_size < 1:
+            raise ValueError(f"DriveSampler: batch_size must be at least 1, got {batch_size}")
+        begins = np.flatnonzero(np.diff(np.asarray(drives))) + 1
+        self._drives = torch.arange(self.num_samples).tensor_split(torch.from_numpy(begins))
+        self._num_streams = batch_size * world_size
+        if even:
+            self.num_visits = -(-self.num_samples // self._num_streams) * self._num_streams
+
+    def order(self, epoch: int) -> Tensor:
+        """The positions that all ranks together visit in an epoch.
+
+        Args:
+            epoch: counts from 0.
+
+        Returns:
+            (num_visits,) int64.
+        """
+        places: Sequence[int] = range(len(self._drives))
+        if self.shuffle:
+            places = torch.randperm(len(self._drives), generator=seeded_generator(self.seed, epoch)).tolist()
+        line = torch.cat([self._drives[place] for place in places])
+        line = line[torch.arange(self.num_visits) % self.num_samples]
+        streams = line.tensor_split(self._num_streams)  # the first ones may be longer by one moment
+        table = torch.nn.utils.rnn.pad_sequence(list(streams), padding_value=-1)  # (moments, streams)
+        return table[table >= 0]
+
+
 def present_classes(index: Index, positions: Sequence[int], class_names: Sequence[str]) -> list[set[int]]:
     """Finds which classes each sample holds, counting objects that some LiDAR or radar point lies on.
 

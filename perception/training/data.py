@@ -40,6 +40,8 @@ class LoaderSettings:
         repeats: how often an epoch visits each training sample.
         balance_classes: whether an epoch draws training samples so that every class is the reason for equally many
             visits (see `ClassBalancedSampler`).
+        follow_drives: whether each row of a batch is the moment after the same row of the batch before, as a detector
+            with a history needs it (see `DriveSampler`); not together with `balance_classes`.
         on_error: "raise" stops at a damaged file; "skip" leaves the sensor out and counts it.
         class_names: classes that labels count from 0; the detector must have the same.
         truths: what to load of what is known to be there.
@@ -50,6 +52,7 @@ class LoaderSettings:
     seed: int = 0
     repeats: int = 1
     balance_classes: bool = False
+    follow_drives: bool = False
     on_error: OnError = "raise"
     class_names: Sequence[str] = DETECTION_CLASSES
     truths: TruthLoading = ANNOTATIONS
@@ -120,6 +123,11 @@ class NuScenesDataModule(LightningDataModule):
         """Samples per batch and device."""
         return self.settings.batch_size
 
+    @property
+    def follows_drives(self) -> bool:
+        """Whether each row of a batch is the moment after the same row of the batch before."""
+        return self.settings.follow_drives
+
     def prepare_data(self) -> None:
         """Makes the index and the objects to paste where there are none."""
         folder = self._folder("index")
@@ -185,9 +193,9 @@ class NuScenesDataModule(LightningDataModule):
             ValueError: the order of the samples would be another than in the run so far.
         """
         for name, value in self._order().items():
-            if state_dict[name] != value:
+            if state_dict.get(name, 0) != value:
                 raise ValueError(
-                    f"NuScenesDataModule: a run must go on with the {name} it began with, {state_dict[name]}, "
+                    f"NuScenesDataModule: a run must go on with the {name} it began with, {state_dict.get(name, 0)}, "
                     f"got {value}"
                 )
         self._place = divmod(state_dict["num_batches"], state_dict["batches_per_epoch"])
@@ -246,6 +254,7 @@ class NuScenesDataModule(LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             classes=self._classes(dataset) if training and self.settings.balance_classes else None,
+            follow_drives=self.settings.follow_drives,
         )
         if training and self._place is not None:
             epoch, num_batches = self._place
@@ -299,6 +308,7 @@ class NuScenesDataModule(LightningDataModule):
             "world_size": trainer.world_size if trainer else 1,
             "seed": self.settings.seed,
             "balance_classes": int(self.settings.balance_classes),
+            "follow_drives": int(self.settings.follow_drives),
         }
 
     def _folder(self, kind: str, given: str | None = None) -> Path:

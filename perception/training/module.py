@@ -14,9 +14,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Optimizer
 
-from perception.models.detector import Detector
+from perception.models.detector import Detector, DetectorOutput
 from perception.runtime.checkpoint import load_weights
 from perception.structures import Batch
+from perception.structures.state import DetectorState
 from perception.training.divergence import gradients_not_finite, not_finite, write_dump
 from perception.training.gradients import GradientMonitor, Places, gradient_figures, watched
 from perception.training.parallel import count_batches, share_batch_statistics
@@ -70,6 +71,7 @@ class TrainingModule(LightningModule):
         self.gradients = gradients
         self._tokens: list[str] = []  # of the samples whose gradient has not been used yet
         self._batches_before: dict[str, Tensor] = {}
+        self._memories: dict[str, tuple[int, DetectorState | None]] = {}  # of each stage, with its number of drives
         for part, path in (initial_weights or {}).items():
             find_part(detector, part)
             load_weights(detector, path, part)
@@ -90,15 +92,21 @@ class TrainingModule(LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Checks that model and data speak of the same classes.
+        """Checks that model and data speak of the same classes and that a history can be learnt.
 
         Args:
             stage: what the trainer is about to do.
 
         Raises:
-            ValueError: the class names differ.
+            ValueError: the class names differ, or the detector has a history and the data do not follow drives.
         """
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        data = getattr(self.trainer, "datamodule", None)
+        if self.detector.temporal is not None and not getattr(data, "follows_drives", True):
+            raise ValueError(
+                "TrainingModule: data.init_args.loader.follow_drives must be true for a detector with a history, got "
+                "false"
+            )
+        names = getattr(data, "class_names", None)
         if names is not None and tuple(names) != tuple(self.detector.class_names):
             raise ValueError(
                 f"TrainingModule: detector and data must have the same class_names, got "
@@ -209,8 +217,15 @@ class TrainingModule(LightningModule):
             self.base_batch_size,
         )
 
+    def _look(self, batch: Batch, stage: str) -> DetectorOutput:
+        """The detector's output, with what it remembers of the last batch of this stage."""
+        num_drives, memory = self._memories.get(stage, (0, None))
+        output = self.detector(batch, state=memory if num_drives == len(batch) else None)
+        self._memories[stage] = len(batch), output.state
+        return output
+
     def _total_loss(self, batch: Batch, stage: str, places: Places | None = None) -> Tensor:
-        losses = self.detector.losses(self.detector(batch), batch)
+        losses = self.detector.losses(self._look(batch, stage), batch)
         if broken := not_finite(losses):
             if stage != "train":
                 self._tokens = list(batch.tokens)

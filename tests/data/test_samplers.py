@@ -1,5 +1,6 @@
 """Orders of visits: shared by ranks, repeatable, balanced over classes, gone on with in the middle."""
 
+import itertools
 from collections import Counter
 
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 from perception.data.dataset import SampleDataset
 from perception.data.loader import build_loader
 from perception.data.loading import LidarLoading, SampleLoader
-from perception.data.samplers import ClassBalancedSampler, EpochSampler, Visit, present_classes, seeded_generator
+from perception.data.samplers import (
+    ClassBalancedSampler,
+    DriveSampler,
+    EpochSampler,
+    Visit,
+    present_classes,
+    seeded_generator,
+)
 from perception.data.transforms import BevAugmentation
 from perception.formats.classes import DETECTION_CLASSES
 from tests.data.conftest import IndexedSet
@@ -36,6 +44,52 @@ def test_ranks_share_an_epoch(num_samples: int, world_size: int, shuffle: bool, 
         assert max(visits.values()) - min(visits.values()) <= 1
     else:
         assert set(visits.values()) == {1}
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_row_follows_a_drive(lengths: list[int], batch_size: int, ranks: int, shuffle: bool, even: bool) -> None:
+    drives = [drive for drive, length in enumerate(lengths) for _ in range(length)]
+    visits: Counter[int] = Counter()
+    for rank in range(ranks):
+        sampler = DriveSampler(
+            drives=drives, batch_size=batch_size, shuffle=shuffle, rank=rank, world_size=ranks, even=even
+        )
+        seen = [position for _, position, _ in sampler]
+        assert len(seen) == len(sampler)
+        assert not even or len(seen) % batch_size == 0
+        visits.update(seen)
+        for now, then in zip(seen, seen[batch_size:], strict=False):  # the same row of the next batch
+            if now + 1 < len(drives) and drives[now + 1] == drives[now]:
+                assert then == now + 1
+            else:  # a drive is over, another begins
+                assert then == 0 or drives[then - 1] != drives[then]
+    assert set(visits) == set(range(len(drives)))
+    assert even or set(visits.values()) == {1}
+
+
+def test_drives_come_in_another_order_every_epoch() -> None:
+    sampler = DriveSampler(drives=[0] * 3 + [7] * 2 + [2] * 4, batch_size=1)
+    orders = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        orders.add(tuple(position for _, position, _ in sampler))
+    assert orders <= {(*a, *b, *c) for a, b, c in itertools.permutations([(0, 1, 2), (3, 4), (5, 6, 7, 8)])}
+    assert len(orders) > 3
+
+
+def test_drives_are_not_followed_and_balanced_at_once(synthetic: IndexedSet) -> None:
+    loader = SampleLoader(
+        index=synthetic.index, dataroot=synthetic.dataroot, class_names=DETECTION_CLASSES, lidar=LidarLoading()
+    )
+    dataset = SampleDataset(loader)
+    with pytest.raises(ValueError, match="classes and follow_drives exclude each other"):
+        build_loader(dataset, batch_size=1, classes=[{0}] * len(dataset), follow_drives=True)
 
 
 def test_order_changes_with_epoch_and_seed_alone() -> None:

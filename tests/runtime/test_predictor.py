@@ -1,8 +1,12 @@
 """The predictor: samples with any sensors in, boxes in the true ego frame out."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from perception.data.collate import collate
+from perception.models.temporal.history import BevHistory
 from perception.runtime.predictor import Predictor
 from perception.structures import CameraImages, PointCloud, Sample
 from perception.structures.tensors import identity4, map_tensors
@@ -50,6 +54,28 @@ def test_samples_with_different_sensors_are_predicted_together() -> None:
 def test_a_sample_without_sensors_is_an_error() -> None:
     with pytest.raises(ValueError, match="got none for blind"):
         Predictor(make_detector()).predict([sample("seen", points=3), sample("blind")])
+
+
+def test_a_history_is_handed_on_from_sample_to_sample() -> None:
+    detector = make_detector(["lidar"])
+    detector.temporal = BevHistory(channels={"main": 16})
+    detector.heads["boxes"].decoding = type(detector.heads["boxes"].decoding)(score_threshold=0.0)
+    drive = [replace(sample(str(i), points=200), timestamp_us=500_000 * i) for i in range(4)]
+    one_call, many_calls = Predictor(detector), Predictor(detector)
+    together = one_call.predict(drive)
+    state = None
+    for moment, found in zip(drive, together, strict=True):
+        batch = collate([moment])
+        with torch.no_grad():
+            output = detector(batch, state=state)
+        state = output.state
+        expected = detector.predict(output, batch)[0].detections.scores
+        assert torch.equal(found.detections.scores, expected)
+        assert torch.equal(many_calls.predict([moment])[0].detections.scores, expected)
+    (alone,) = Predictor(detector).predict(drive[3:])
+    assert not torch.equal(alone.detections.scores, together[3].detections.scores)
+    with pytest.raises(ValueError, match="sample"):
+        one_call.predict([])
 
 
 def test_augmentation_does_not_show_in_the_frame_of_the_boxes() -> None:

@@ -17,7 +17,7 @@ def test_there_are_configs_of_runs():
     assert {path.name for path in RUNS} >= {"keyframe.yaml", "lidar_scene.yaml"}
 
 
-PARTS = sorted(path for folder in ("data", "training") for path in (FOLDER / folder).glob("*.yaml"))
+PARTS = sorted(path for folder in ("data", "temporal", "training") for path in (FOLDER / folder).glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", PARTS, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from perception.data.loading import CameraLoading, LidarLoading
+from perception.models.temporal.history import BevHistory
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.config import build_detector
 from perception.training.callbacks import WeightsWriter
@@ -83,6 +84,31 @@ def test_every_parameter_gets_a_gradient_when_a_sensor_is_missing(dataroot, tmp_
     assert [name for name, grad in seen.items() if grad is None] == []
     assert all(not grad.any() for name, grad in seen.items() if "branches.camera" in name)
     assert any(grad.any() for name, grad in seen.items() if "branches.lidar" in name)
+
+
+def with_history() -> TrainingModule:
+    """The tiny detector with a memory."""
+    module = make_module()
+    module.detector.temporal = BevHistory(channels=dict(module.detector.fuser.out_channels))
+    return module
+
+
+def test_a_history_is_learnt_from_the_batch_before(dataroot, tmp_path):
+    module, pulled = with_history(), []
+    module.on_before_optimizer_step = lambda optimizer: pulled.append(  # type: ignore[method-assign]
+        {name: bool(parameter.grad.any()) for name, parameter in module.detector.temporal.named_parameters()}
+    )
+    loader = LoaderSettings(batch_size=1, follow_drives=True)
+    make_trainer(tmp_path, max_steps=3).fit(module, datamodule=make_data(dataroot, val="mini_val", loader=loader))
+    first, second, next_epoch = pulled
+    assert not any(first.values())
+    assert all(second.values())
+    assert not any(next_epoch.values())  # the drive begins anew: what came before lies in its future
+
+
+def test_a_history_needs_data_that_follow_drives(dataroot, tmp_path):
+    with pytest.raises(ValueError, match="follow_drives must be true for a detector with a history, got false"):
+        make_trainer(tmp_path).fit(with_history(), datamodule=make_data(dataroot))
 
 
 def test_a_loss_that_is_not_finite_names_head_and_samples_and_leaves_a_dump(dataroot, tmp_path):
