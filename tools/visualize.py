@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
 
     from perception.data.index import Index, SensorRecord
+    from perception.data.loading import CameraLoading
     from perception.data.truths import TruthLoading
     from perception.formats.submission_reader import Submission
     from perception.structures import Sample
@@ -141,17 +144,15 @@ class _Drawing:
     def __init__(self, options: argparse.Namespace, index: Index, positions: list[int]) -> None:
         from tqdm import tqdm
 
-        from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+        from perception.data.loading import LidarLoading, SampleLoader
 
         self.options, self.index = options, index
         self.folders, self.map_classes = _prediction_folders(options, index, positions)
-        cameras = _drawn_cameras(index, positions)
-        sizes = [(camera.height, camera.width) for camera in cameras.values() if camera.height and camera.width]
         self.loader = SampleLoader(
             index=index,
             dataroot=options.dataroot,
             class_names=index.classes,
-            cameras=CameraLoading(tuple(cameras), max(sizes, default=_IMAGE_SIZE_PX)) if cameras else None,
+            cameras=_camera_groups(_drawn_cameras(index, positions)),
             lidar=LidarLoading(),
             truths=self._truths(positions),
             on_error=options.on_error,
@@ -237,15 +238,26 @@ class _Drawing:
 
 
 def _drawn_cameras(index: Index, positions: list[int]) -> dict[str, SensorRecord]:
-    """Cameras of the samples by channel, nuScenes' own first; those of one camera model, as one group holds no more."""
+    """Cameras of the samples by channel, nuScenes' own first, then others and fisheyes."""
     from perception.data.loading import NUSCENES_CAMERAS
 
-    sensors = (sensor for i in positions for sensor in index.record(i).sensors.values())
-    cameras = {sensor.channel: sensor for sensor in sensors if sensor.modality == "camera"}
+    sensors = [sensor for i in positions for sensor in index.record(i).sensors.values()]
+    sensors += [sensor for i in positions for sensors_of in index.extra_sensors(i).values() for sensor in sensors_of]
+    cameras = {sensor.channel: sensor for sensor in sensors if sensor.modality in ("camera", "fisheye")}
     order = dict.fromkeys((*NUSCENES_CAMERAS, *cameras))
-    found = {channel: cameras[channel] for channel in order if channel in cameras}
-    models = [camera.camera_model for camera in found.values()]
-    return {channel: camera for channel, camera in found.items() if camera.camera_model == models[0]}
+    return {channel: cameras[channel] for channel in order if channel in cameras}
+
+
+def _camera_groups(cameras: Mapping[str, SensorRecord]) -> list[CameraLoading]:
+    """Whole pictures, a group for each camera model."""
+    from perception.data.loading import CameraLoading
+
+    groups = []
+    for model in dict.fromkeys(camera.camera_model for camera in cameras.values()):
+        group = {channel: camera for channel, camera in cameras.items() if camera.camera_model == model}
+        sizes = [(camera.height, camera.width) for camera in group.values() if camera.height and camera.width]
+        groups.append(CameraLoading(tuple(group), max(sizes, default=_IMAGE_SIZE_PX), str(model)))
+    return groups
 
 
 def _prediction_folders(

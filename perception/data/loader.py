@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
 import cv2
 import torch
 from torch.utils.data import DataLoader
 
 from perception.data.collate import collate
 from perception.data.dataset import SampleDataset
-from perception.data.samplers import ClassBalancedSampler, DriveSampler, EpochSampler
+from perception.data.samplers import EpochSampler
 from perception.structures import Sample
 
 
@@ -18,15 +16,10 @@ def build_loader(
     dataset: SampleDataset,
     *,
     batch_size: int,
+    sampler: EpochSampler | None = None,
     num_workers: int = 0,
-    shuffle: bool = False,
     drop_last: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-    even: bool = False,
     pin_memory: bool = False,
-    classes: Sequence[Collection[int]] | None = None,
-    follow_drives: bool = False,
 ) -> DataLoader[Sample]:
     """Makes a data loader that gives a `Batch` at a time, the same ones whatever the number of workers.
 
@@ -35,46 +28,20 @@ def build_loader(
     `dataset.skipped` counts what could not be read, in all workers.
 
     Args:
-        dataset: gives the samples; its seed is the seed of the order too.
+        dataset: gives the samples.
         batch_size: samples per batch.
+        sampler: says which samples come in which order; None takes all as they lie.
         num_workers: processes that load; 0 loads in this one.
-        shuffle: whether to mix the order, anew every epoch.
         drop_last: whether to leave out a last batch that is not full.
-        rank: which share of the samples is loaded here.
-        world_size: number of shares.
-        even: whether all ranks get equally many samples, some repeated (training); see `EpochSampler`.
         pin_memory: whether batches lie in page-locked memory.
-        classes: labels of the objects in each sample; with them an epoch draws samples balanced over the classes,
-            always in mixed order (see `ClassBalancedSampler`).
-        follow_drives: whether each row of a batch is the moment after the same row of the batch before; `shuffle` then
-            mixes whole drives (see `DriveSampler`).
 
     Returns:
         The data loader.
 
     Raises:
-        ValueError: the dataset is empty, a number is out of range, or drives are followed and classes balanced.
+        ValueError: the dataset is empty, or a number is out of range.
     """
-    sampler: EpochSampler
-    if classes is not None and follow_drives:
-        raise ValueError("build_loader: classes and follow_drives exclude each other, got both")
-    if classes is not None:
-        sampler = ClassBalancedSampler(classes=classes, seed=dataset.seed, rank=rank, world_size=world_size, even=even)
-    elif follow_drives:
-        drives = dataset.loader.index.scenes_of(dataset.indices.numpy())
-        sampler = DriveSampler(
-            drives=drives,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=dataset.seed,
-            rank=rank,
-            world_size=world_size,
-            even=even,
-        )
-    else:
-        sampler = EpochSampler(
-            num_samples=len(dataset), shuffle=shuffle, seed=dataset.seed, rank=rank, world_size=world_size, even=even
-        )
+    sampler = sampler or EpochSampler(num_samples=len(dataset), shuffle=False, even=False)
     return DataLoader(
         dataset,
         batch_size=batch_size,

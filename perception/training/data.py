@@ -20,7 +20,7 @@ from perception.data.index_build import build_index
 from perception.data.loader import build_loader
 from perception.data.loading import CameraLoading, LidarLoading, RangingLoading, SampleLoader
 from perception.data.problems import OnError
-from perception.data.samplers import EpochSampler, present_classes
+from perception.data.samplers import ClassBalancedSampler, DriveSampler, EpochSampler, present_classes
 from perception.data.sensor_settings import SensorSuite, camera_groups
 from perception.data.truths import ANNOTATIONS, TruthLoading
 from perception.formats.classes import DETECTION_CLASSES
@@ -80,7 +80,8 @@ class NuScenesDataModule(LightningDataModule):
         loader: how batches are made.
 
     Raises:
-        ValueError: no sensor is asked for, or two groups of cameras have one name.
+        ValueError: no sensor is asked for, two groups of cameras have one name, or drives are to be followed and
+            classes balanced.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class NuScenesDataModule(LightningDataModule):
         )
         if not self.sensors.names:
             raise ValueError("NuScenesDataModule: cameras, lidar or ranging must be asked for, got none")
+        if loader.follow_drives and loader.balance_classes:
+            raise ValueError("NuScenesDataModule: loader must have follow_drives or balance_classes, got both")
         self.dataroot = dataroot
         self.version = version
         self.index_folder = index
@@ -244,27 +247,35 @@ class NuScenesDataModule(LightningDataModule):
     def _loader(self, name: str) -> DataLoader[Sample]:
         trainer, training = self.trainer, name == "train"
         dataset = self._datasets[name]
-        loader = build_loader(
-            dataset,
-            batch_size=self.settings.batch_size,
-            num_workers=self.settings.num_workers,
-            shuffle=training,
-            even=training,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-            classes=self._classes(dataset) if training and self.settings.balance_classes else None,
-            follow_drives=self.settings.follow_drives,
-        )
+        sampler = self._sampler(dataset, training)
         if training and self._place is not None:
             epoch, num_batches = self._place
             self._place = None
-            assert isinstance(loader.sampler, EpochSampler), "build_loader makes one"
-            loader.sampler.resume(epoch, num_batches * self.settings.batch_size)
-        return loader
+            sampler.resume(epoch, num_batches * self.settings.batch_size)
+        return build_loader(
+            dataset,
+            batch_size=self.settings.batch_size,
+            sampler=sampler,
+            num_workers=self.settings.num_workers,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+        )
 
-    def _classes(self, dataset: SampleDataset) -> list[set[int]]:
-        return present_classes(dataset.loader.index, dataset.indices.tolist(), self.class_names)
+    def _sampler(self, dataset: SampleDataset, training: bool) -> EpochSampler:
+        trainer, index = self.trainer, dataset.loader.index
+        share: dict[str, Any] = {
+            "seed": self.settings.seed,
+            "rank": trainer.global_rank if trainer else 0,
+            "world_size": trainer.world_size if trainer else 1,
+            "even": training,
+        }
+        if training and self.settings.balance_classes:
+            return ClassBalancedSampler(
+                classes=present_classes(index, dataset.indices.tolist(), self.class_names), **share
+            )
+        if self.settings.follow_drives:
+            drives = index.scenes_of(dataset.indices.numpy())
+            return DriveSampler(drives=drives, batch_size=self.settings.batch_size, shuffle=training, **share)
+        return EpochSampler(num_samples=len(dataset), shuffle=training, **share)
 
     def _sample_loader(self, index: Index, sensors: SensorSuite, truths: TruthLoading) -> SampleLoader:
         return SampleLoader(

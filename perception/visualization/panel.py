@@ -208,9 +208,6 @@ def _footer(layers: Sequence[BoxLayer], width: int, has_depth: bool, has_points:
     """Draws the legend: what each layer is, how many boxes of which class, the scales of the points."""
     font_px = max(width // 170, 13)
     bar = np.full((font_px * 2 + 4, width, 3), BACKGROUND, dtype=np.uint8)
-    cursor = font_px * 0.6
-    for layer in layers:
-        cursor = _draw_legend(bar, layer, cursor, font_px) + font_px * 1.5
     right = width - font_px * 0.6
     if has_points:
         low, high = HEIGHT_RANGE_M
@@ -219,12 +216,15 @@ def _footer(layers: Sequence[BoxLayer], width: int, has_depth: bool, has_points:
     if has_depth:
         low, high = DEPTH_RANGE_M
         ramp = depth_colors(np.geomspace(low, high, 120))
-        _draw_scale(bar, ramp, ("distance", f"{low:g}", f"{high:g} m"), right - font_px * 2, font_px)
+        right = _draw_scale(bar, ramp, ("distance", f"{low:g}", f"{high:g} m"), right - font_px * 2, font_px)
+    cursor = font_px * 0.6
+    for layer in layers:
+        cursor = _draw_legend(bar[:, : round(right - font_px)], layer, cursor, font_px) + font_px * 1.5
     return bar
 
 
 def _draw_legend(bar: np.ndarray, layer: BoxLayer, cursor: float, font_px: int) -> float:
-    """Writes a layer's title and its classes from `cursor` on; returns where it ends."""
+    """Writes a layer's title and as many of its classes as fit from `cursor` on; returns where it ends."""
     v = font_px * 0.45
     if layer.hollow:
         draw_swatch(bar, cursor, v, font_px, (255, 255, 255), hollow=True)
@@ -235,10 +235,16 @@ def _draw_legend(bar: np.ndarray, layer: BoxLayer, cursor: float, font_px: int) 
     if layer.hollow:
         return cursor
     brightest = dict(sorted(zip(layer.names, layer.colors.tolist(), strict=True)))
-    for name, count in Counter(layer.names).most_common():
+    counts = Counter(layer.names).most_common()
+    for number, (name, count) in enumerate(counts):
         red, green, blue = brightest[name]
-        draw_swatch(bar, cursor, v, font_px, (red, green, blue))
         text = f"{name.replace('_', ' ')} {count}"
+        rest = f"+{len(counts) - number}"
+        more = 0 if number + 1 == len(counts) else font_px * 1.2 + canvas.text_size(rest, font_px)[0]
+        if cursor + font_px * 1.2 + canvas.text_size(text, font_px)[0] + more > bar.shape[1]:
+            canvas.draw_text(bar, rest, (cursor, v), font_px, MUTED)
+            return cursor + canvas.text_size(rest, font_px)[0]
+        draw_swatch(bar, cursor, v, font_px, (red, green, blue))
         canvas.draw_text(bar, text, (cursor + font_px * 1.2, v), font_px, MUTED)
         cursor += font_px * 2.2 + canvas.text_size(text, font_px)[0]
     return cursor

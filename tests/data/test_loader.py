@@ -11,6 +11,7 @@ from perception.data.collate import collate
 from perception.data.dataset import SampleDataset
 from perception.data.loader import build_loader
 from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
+from perception.data.samplers import EpochSampler
 from perception.data.transforms import BevAugmentation, ImageAugmentation
 from perception.formats.classes import DETECTION_CLASSES
 from perception.structures import Batch
@@ -47,7 +48,8 @@ def same(first: Batch, second: Batch) -> bool:
 
 def passes(dataset: SampleDataset, num_workers: int) -> Iterator[Batch]:
     """Two passes in mixed order; workers live through both."""
-    loader = build_loader(dataset, batch_size=2, num_workers=num_workers, shuffle=True)
+    sampler = EpochSampler(num_samples=len(dataset), seed=dataset.seed, even=False)
+    loader = build_loader(dataset, batch_size=2, sampler=sampler, num_workers=num_workers)
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         yield from loader

@@ -83,15 +83,6 @@ def test_drives_come_in_another_order_every_epoch() -> None:
     assert len(orders) > 3
 
 
-def test_drives_are_not_followed_and_balanced_at_once(synthetic: IndexedSet) -> None:
-    loader = SampleLoader(
-        index=synthetic.index, dataroot=synthetic.dataroot, class_names=DETECTION_CLASSES, lidar=LidarLoading()
-    )
-    dataset = SampleDataset(loader)
-    with pytest.raises(ValueError, match="classes and follow_drives exclude each other"):
-        build_loader(dataset, batch_size=1, classes=[{0}] * len(dataset), follow_drives=True)
-
-
 def test_order_changes_with_epoch_and_seed_alone() -> None:
     def order(seed: int, epoch: int, shuffle: bool = True) -> list[int]:
         sampler = EpochSampler(num_samples=50, shuffle=shuffle, seed=seed)
@@ -209,7 +200,7 @@ def test_repeated_visits_of_a_balanced_epoch_are_changed_differently(synthetic: 
         index=synthetic.index, dataroot=synthetic.dataroot, class_names=DETECTION_CLASSES, lidar=LidarLoading()
     )
     dataset = SampleDataset(loader, [0, 1], [BevAugmentation(rotation_range_rad=(-1, 1))])
-    batches = list(build_loader(dataset, batch_size=1, classes=[{0}, {0, 1}]))
+    batches = list(build_loader(dataset, batch_size=1, sampler=ClassBalancedSampler(classes=[{0}, {0, 1}])))
     assert len(batches) == 2  # class 1 is only in the second sample, 3 // 2 visits per class
     frames = torch.stack([dataset[Visit(0, 0, repeat)].ego2aug for repeat in range(4)])
     assert len(frames.unique(dim=0)) == 4

@@ -13,6 +13,7 @@ from perception.evaluation.detection import annotations_as_detections
 from perception.formats.nuscenes_tables import Tables, write_tables
 from perception.formats.submission import SubmissionMeta, write_submission
 from perception.visualization.colors import SURFACE
+from tests.data.suite import FISHEYES, write_suite
 from tests.synthetic_nuscenes import VERSION, write_synthetic_nuscenes
 
 SMALL = ("--camera-width-px", "160", "--quiet")
@@ -171,6 +172,17 @@ def test_cameras_beside_the_six_are_drawn_too(tmp_path: Path) -> None:
     (picture,) = (decode(path)[0] for path in (tmp_path / "out").rglob("*.png"))
     roof = picture[28 + 2 * 96 : 28 + 2 * 96 + 90, :160]  # a row of its own under the surround cameras
     assert (roof == SURFACE).all(axis=-1).mean() < 0.2
+
+
+def test_fisheyes_are_drawn_beside_the_six(tmp_path: Path) -> None:
+    write_suite(tmp_path)
+    main = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "visualize.py"))["main"]
+    chosen = ("--scene", "scene-0061", "--out-dir", str(tmp_path / "out"))
+    assert main(["--dataroot", str(tmp_path), "--version", VERSION, *chosen, *SMALL]) == 0
+    picture = decode(next((tmp_path / "out").rglob("*.png")))[0]
+    for column in range(len(FISHEYES)):  # a row of their own under the surround cameras
+        tile = picture[28 + 2 * 96 : 28 + 2 * 96 + 90, column * 166 : column * 166 + 160]
+        assert (tile == SURFACE).all(axis=-1).mean() < 0.5
 
 
 def test_a_window_without_a_display_is_an_error(

@@ -109,6 +109,9 @@ def test_a_history_is_learnt_from_the_batch_before(dataroot, tmp_path):
 def test_a_history_needs_data_that_follow_drives(dataroot, tmp_path):
     with pytest.raises(ValueError, match="follow_drives must be true for a detector with a history, got false"):
         make_trainer(tmp_path).fit(with_history(), datamodule=make_data(dataroot))
+    both = LoaderSettings(follow_drives=True, balance_classes=True)
+    with pytest.raises(ValueError, match="follow_drives or balance_classes, got both"):
+        make_data(dataroot, loader=both)
 
 
 def test_a_loss_that_is_not_finite_names_head_and_samples_and_leaves_a_dump(dataroot, tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.near_field import NEAR_FIELD_GRID
 from perception.structures import Detections, NearFieldPrediction, Predictions, Sample
 from perception.visualization.colors import SURFACE
@@ -115,6 +116,18 @@ def test_annotations_without_points_are_dimmed(sample: Sample) -> None:
     colors = ground_truth_layer(unseen, CLASSES).colors.astype(int)
     np.testing.assert_array_equal(colors[0], seen_colors[0] // 2)
     np.testing.assert_array_equal(colors[1], seen_colors[1])  # -1 is unknown, not unseen
+
+
+def test_a_long_legend_leaves_the_scales_alone(sample: Sample) -> None:
+    names = DETECTION_CLASSES * 2
+    boxes = torch.zeros(len(names), 9)
+    boxes[:, 2], boxes[:, 3:6] = 500.0, 1.0  # far above: only the legend shows them
+    colors = np.full((len(names), 3), 90, dtype=np.uint8)
+    long = BoxLayer(title="all kinds", boxes=boxes, names=names, captions=("",) * len(names), colors=colors)
+    without, panel = (render_panel(sample, layers, STYLE)[-30:] for layers in ([], [long]))
+    changed = np.flatnonzero((without != panel).any(axis=(0, 2)))
+    scales = np.flatnonzero((without != without[0, 0]).any(axis=(0, 2)))
+    assert 0 < changed.max() < scales.min()
 
 
 def near_field(ahead: bool = True) -> NearFieldPrediction:
