@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fusion.arms import ALL, BASELINE, MAIN, SPECIALISTS, SUBSETS, Arm, scored_arms
+from benchmarks.fusion.latency import times
 from benchmarks.fusion.scoring import SPLIT
 from perception.data.index import Index
 from perception.evaluation.bootstrap import paired_bootstrap
@@ -33,6 +34,8 @@ def main() -> None:
         without_a_sensor(work),
         "",
         against_baseline(work),
+        "",
+        latency(work),
         sep="\n",
     )
 
@@ -57,6 +60,14 @@ def table(work: Path, figure: str) -> str:
         parameters = next(found["parameters"] for found in rows.values() if found)
         cells = [f"{value:.3f}" for value in (*values, statistics.fmean(values))]
         lines.append(f"| {title} | {' | '.join(cells)} | {parameters:,} |")
+    return "\n".join(lines)
+
+
+def latency(work: Path) -> str:
+    """The time of every fuser on every subset."""
+    lines = [f"| ms | {' | '.join(SUBSETS)} |", "|---" * (len(SUBSETS) + 1) + "|"]
+    for fuser, found in times(work).items():
+        lines.append(f"| {fuser} | {' | '.join(f'{found[subset]:.0f}' for subset in SUBSETS)} |")
     return "\n".join(lines)
 
 

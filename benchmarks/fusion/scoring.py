@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.fusion.arms import Arm, branches_of, scored_arms
+from benchmarks.fusion.latency import times
 from benchmarks.fusion.study import VERSION, Study, run_from_features
 from perception.data.collate import collate
 from perception.evaluation.bootstrap import bootstrap
@@ -36,7 +35,6 @@ from perception.training.feature_cache import FeatureCache
 
 RESULTS = Path(__file__).parents[1] / "results" / "fusion.json"
 SPLIT = "val"
-_TIMED = 11
 _BATCH = 4
 
 
@@ -54,7 +52,7 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], we
     wanted = [subset for subset in arm.scored_on if not (run / subset / "scores.json").exists()]
     if not wanted:
         return
-    detector = study.detector(arm.fuser).eval()
+    detector = study.detector(arm.fuser).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     load_weights(detector, weights or run / "weights.safetensors")
     for subset in wanted:
         folder = run / subset
@@ -74,7 +72,6 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], we
             "NDS": summary["nd_score"],
             "near_iou": near["iou"].value,
             "near_distance_error_m": near["distance_error_m"].value,
-            "latency_ms": _latency_ms(detector, cache, samples[0], subset),
             "parameters": sum(parameter.numel() for parameter in detector.fuser.parameters()),
             "intervals": {name: asdict(it) for name, it in {**bootstrap(report), **near}.items()},
         }
@@ -90,10 +87,12 @@ def rows(work: Path) -> list[dict[str, Any]]:
         work: folder of the study.
 
     Returns:
-        A row for each run and subset that is scored.
+        A row for each run and subset that is scored, with the fuser's time where it was taken.
     """
+    latency = times(work)
     paths = [work / "runs" / arm.name / subset / "scores.json" for arm in scored_arms() for subset in arm.scored_on]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    found = [json.loads(path.read_text()) for path in paths if path.exists()]
+    return [row | {"latency_ms": latency.get(row["fuser"], {}).get(row["subset"])} for row in found]
 
 
 def publish(folder: Path, rows_of: Callable[[], list[dict[str, Any]]], results: Path) -> None:
@@ -138,15 +137,3 @@ def _kept(found: Iterator[tuple[Predictions, Sample]], folder: Path) -> Iterator
     for predictions, sample in found:
         write_near_field_predictions(folder, [(predictions, sample.scene)])
         yield predictions, sample.ego2global
-
-
-@torch.no_grad()
-def _latency_ms(detector: Detector, cache: FeatureCache, sample: Sample, subset: str) -> float:
-    """Median of the fuser alone on one sample."""
-    features = cache.read(cache.rows([sample.token]), [branches_of(subset)])
-    seconds = []
-    for _ in range(_TIMED):
-        start = time.perf_counter()
-        detector.fuser(features)
-        seconds.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds[1:])

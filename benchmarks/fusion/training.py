@@ -104,7 +104,7 @@ def optimise(
         fresh: its modules that start untrained.
     """
     run.folder.mkdir(parents=True, exist_ok=True)
-    detector.train()
+    detector.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a sixth faster
     detector.branches.requires_grad_(False).eval()
     trainable = [parameter for parameter in detector.parameters() if parameter.requires_grad]
     recipe, new = run.recipe, {id(parameter) for module in fresh for parameter in module.parameters()}

@@ -153,7 +153,7 @@ class FeatureCache:
             dtype: of the maps.
 
         Returns:
-            Branch name -> features; zeros of a branch that no sample has.
+            Branch name -> features, channels last in memory; zeros of a branch that no sample has.
 
         Raises:
             ValueError: a row is not written.
@@ -173,7 +173,8 @@ class FeatureCache:
         grid = self.grids[level]
         bits = np.unpackbits(self._valid[branch, level][rows], axis=1, count=grid.num_y * grid.num_x)
         validity: Tensor = torch.from_numpy(bits.astype(bool)).view(-1, 1, grid.num_y, grid.num_x)
-        features = torch.from_numpy(np.asarray(self._maps[branch, level][rows])).to(dtype)
+        features = torch.from_numpy(np.asarray(self._maps[branch, level][rows]))
+        features = features.to(dtype=dtype, memory_format=torch.channels_last)
         return BevMap(features=features, validity=validity, grid=grid)
 
     def _nothing(self, branch: str, level: str, rows: Sequence[int], dtype: torch.dtype) -> BevMap:
