@@ -57,6 +57,11 @@ class Arm:
         return f"{self.fuser}-{trained_on}-{self.seed}"
 
     @property
+    def sees_near(self) -> bool:
+        """Whether any of its sensors sees the near field; one of which none does is not trained on it."""
+        return self.sensors is None or not {"F", "U"}.isdisjoint(self.sensors)
+
+    @property
     def scored_on(self) -> tuple[str, ...]:
         """Subsets that it is scored on: a specialist on its own, a further seed where specialists are."""
         if self.sensors not in (None, ALL):

@@ -168,7 +168,10 @@ def _loss(
     features = cache.read(cache.rows(batch.tokens), drawn)
     with torch.autocast("cpu", torch.bfloat16):
         output = run_from_features(detector, features)
-        return torch.stack(list(detector.losses(output, batch).values())).sum()
+        losses = detector.losses(output, batch)
+    if not arm.sees_near:
+        losses = {name: loss for name, loss in losses.items() if not name.startswith("near_field/")}
+    return torch.stack(list(losses.values())).sum()
 
 
 def _resume(path: Path, state: dict[str, Any]) -> tuple[int, float]:
