@@ -12,6 +12,7 @@ import torch
 from perception.data.sample_files import SampleFiles
 from perception.data.sensor_settings import UltrasonicLoading
 from perception.formats.ultrasonic import MAX_LEVEL_DB, Burst, EchoState, read_ultrasonic
+from perception.geometry.headings import headings
 from perception.ops.echo_splat import EchoKind
 from perception.structures import UltrasonicEchoes
 
@@ -85,7 +86,7 @@ def _read_burst(path: Path, sender: int) -> Burst:
 
 def _heading_poses(sensor2ego: np.ndarray) -> np.ndarray:
     """(S, 3) x y heading of (S, 4, 4)."""
-    heading = np.arctan2(sensor2ego[:, 1, 0], sensor2ego[:, 0, 0])
+    heading = headings(sensor2ego[:, :2, 0])
     return np.column_stack([sensor2ego[:, :2, 3], heading])
 
 

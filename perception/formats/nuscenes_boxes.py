@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from perception.geometry.headings import headings
+
 MAX_GAP_S = 1.5
 """Longest time between two annotations of a track from which a velocity is taken; twice that around a middle one."""
 
@@ -57,7 +59,7 @@ def yaw_of_rotations(rotations_wxyz: np.ndarray) -> np.ndarray:
         (...,) radians in [-pi, pi).
     """
     rotation = rotation_matrices(rotations_wxyz)
-    yaw = np.arctan2(rotation[..., 1, 0], rotation[..., 0, 0])
+    yaw = headings(rotation[..., :2, 0])
     return np.where(yaw >= np.pi, -np.pi, yaw)
 
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from perception.formats.can_bus import CanBus, Columns
+from perception.geometry.headings import headings
 from perception.simulation.ego import WHEELBASE_M
 from perception.simulation.town.town import Lane
 from perception.simulation.world import World
@@ -157,7 +158,7 @@ def _pose(world: World, drive: Drive) -> Columns:
     town2ego = np.stack([world.ego2global(int(time))[:3, :3].T for time in drive.t_us])
     return {
         "accel": _with_gravity(drive),
-        "orientation": _quaternions(np.arctan2(poses[:, 1, 0], poses[:, 0, 0])),
+        "orientation": _quaternions(headings(poses[:, :2, 0])),
         "pos": poses[:, :3, 3],
         "rotation_rate": _about_z(velocities[:, 3]),
         "vel": np.einsum("nij,nj->ni", town2ego, velocities[:, :3]),

@@ -11,6 +11,7 @@ import numpy as np
 
 from perception.formats.can_bus import write_can_bus
 from perception.formats.nuscenes_tables import Tables
+from perception.geometry.headings import headings
 from perception.simulation.annotations import Annotations, annotate
 from perception.simulation.can_bus import can_bus
 from perception.simulation.dataset import Recorded, scene_tables, start_us
@@ -248,5 +249,5 @@ def keyframe_annotations(world: World, timing: Sensor, taken: Sequence[Recording
 
 def _boxes(actor2world: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(A, 7) centre, length width height, yaw of actors at poses (A, 4, 4) with sizes (A, 3)."""
-    yaw = np.arctan2(actor2world[:, 1, 0], actor2world[:, 0, 0])
+    yaw = headings(actor2world[:, :2, 0])
     return np.column_stack((actor2world[:, :3, 3], sizes, yaw))

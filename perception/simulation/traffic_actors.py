@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from perception.geometry.headings import headings
 from perception.simulation.actors.catalogue import ActorShape
 from perception.simulation.traffic_paths import Path
 
@@ -79,5 +80,5 @@ def axle_poses(path: Path, front_m: np.ndarray, length_m: float) -> np.ndarray:
     middle = front_m - length_m / 2
     rear, front = path.positions(middle - 0.29 * length_m), path.positions(middle + 0.29 * length_m)  # (K, 2)
     along = front - rear
-    yaw = np.unwrap(np.arctan2(along[:, 1], along[:, 0]))
+    yaw = np.unwrap(headings(along))
     return np.column_stack(((rear + front) / 2, np.zeros(len(yaw)), yaw))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perception.formats.classes import CATEGORY_TO_CLASS
+from perception.geometry.headings import headings
 from perception.simulation.actors.catalogue import ActorShape, build_shape
 from perception.simulation.ego import EGO_SIZE_LWH_M, ego_rectangles
 from perception.simulation.sight import LOW_M, Sight
@@ -131,7 +132,7 @@ class _Stage:
             ahead = np.roll(ring, -1, axis=0) - ring
             spots += [
                 _Spot((x, y, KERB_HEIGHT_M, yaw), 0.0)
-                for (x, y), yaw in zip(ring.tolist(), np.arctan2(ahead[:, 1], ahead[:, 0]).tolist(), strict=True)
+                for (x, y), yaw in zip(ring.tolist(), headings(ahead).tolist(), strict=True)
             ]
         spots += [
             _Spot((slot.x, slot.y, 0.0, slot.yaw_rad), 6.0 if i in tight else 1.0)
@@ -141,7 +142,7 @@ class _Stage:
             if lane.junction is not None:
                 continue
             ahead = np.gradient(lane.centerline, axis=0)
-            yaws = np.arctan2(ahead[:, 1], ahead[:, 0]).tolist()
+            yaws = headings(ahead).tolist()
             spots += [_Spot((x, y, 0.0, yaw), 3.0) for (x, y), yaw in zip(lane.centerline.tolist(), yaws, strict=True)]
         places = np.array([spot.pose[:2] for spot in spots])
         driven = self._ego[self._keyframes, :2]

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from perception.geometry.headings import headings
 from perception.simulation.town.town import Lane
 
 SPACING_M = 0.5
@@ -54,7 +55,7 @@ class Path:
     def headings(self, stations_m: np.ndarray) -> np.ndarray:
         """Directions of the curve: (...) arc lengths to (...) radians in (-pi, pi]."""
         tangent = self._evaluate(stations_m)[1]
-        return np.arctan2(tangent[..., 1], tangent[..., 0])
+        return headings(tangent)
 
     def _evaluate(self, stations_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position and derivative (..., 2) of the Catmull-Rom spline through the points."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from perception.formats.ultrasonic import MAX_LEVEL_DB, NUM_ECHOES, Burst, EchoState, encode_burst
+from perception.geometry.headings import headings
 from perception.simulation.acoustics import (
     MAX_RANGE_M,
     PULSE_M,
@@ -274,7 +275,7 @@ class _Arrivals:
 
 def _beam(directions: np.ndarray) -> np.ndarray:
     """(...) share of the power that a sensor passes, of directions (..., 3) in its frame; 1 along its axis."""
-    aside = np.arctan2(directions[..., 1], directions[..., 0]) / HALF_BEAM_RAD
+    aside = headings(directions) / HALF_BEAM_RAD
     up = np.arcsin(np.clip(directions[..., 2], -1, 1)) / _HALF_BEAM_UP_RAD
     return 0.5 ** (aside**2 + up**2)
 

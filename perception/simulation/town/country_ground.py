@@ -7,6 +7,7 @@ from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
+from perception.geometry.headings import headings
 from perception.simulation.mesh import Mesh, merge, paint, quads, ribbon
 from perception.simulation.town import curves
 from perception.simulation.town.approaches import Approach
@@ -101,7 +102,7 @@ def _ramps(plan: Plan) -> list[tuple[Polygon, Mesh]]:
 def _middle(line: np.ndarray, plan: Plan) -> list[Mesh]:
     """The line in the middle of a road: broken, and whole in tight bends."""
     covering = paint("marking_yellow" if plan.side > 0 else "marking_white", _ROAD)
-    heading = np.unwrap(np.arctan2(*curves.directions(line).T[::-1]))
+    heading = np.unwrap(headings(curves.directions(line)))
     bend = np.abs(np.gradient(heading, curves.stations(line)))
     meshes, tight = [], []
     for start in np.arange(0.0, curves.length(line) - _CYCLE_M, _CYCLE_M):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from perception.geometry.headings import headings
 from perception.simulation.town import curves
 from perception.simulation.town.districts import DISTRICT_M
 from perception.simulation.town.network import Edge, Grid, Network, Road, chains_of, line_along, phase_at, without_some
@@ -40,7 +41,7 @@ def _edges(from_nodes: np.ndarray, to_nodes: np.ndarray) -> list[Edge]:
 
 def _least_radius_m(line: np.ndarray) -> float:
     """The radius of a line's tightest bend."""
-    heading = np.unwrap(np.arctan2(*curves.directions(curves.resampled(line, 8.0)).T[::-1]))
+    heading = np.unwrap(headings(curves.directions(curves.resampled(line, 8.0))))
     return 8.0 / max(float(np.abs(np.diff(heading)).max()), 1e-6)
 
 

@@ -9,6 +9,7 @@ from shapely import contains_xy, prepare
 from shapely.geometry.base import BaseGeometry
 from shapely.ops import unary_union
 
+from perception.geometry.headings import headings
 from perception.simulation.mesh import Mesh, cuboid, cylinder, merge, paint, placed, quads, tube, wall
 from perception.simulation.town import curves, furniture
 from perception.simulation.town.approaches import CROSSING_M
@@ -61,7 +62,7 @@ def _guard_rail(line: np.ndarray) -> Mesh:
 
 def _bends(line: np.ndarray) -> list[tuple[float, float, int]]:
     """Where a road bends sharply: first and last station, and 1 where it turns left, -1 where it turns right."""
-    heading = np.unwrap(np.arctan2(*curves.directions(line).T[::-1]))
+    heading = np.unwrap(headings(curves.directions(line)))
     stations = curves.stations(line)
     bend = np.convolve(np.gradient(heading, stations), np.full(9, 1 / 9), mode="same")
     found = []
