@@ -11,22 +11,19 @@ from pathlib import Path
 
 from benchmarks.fusion.arms import arms
 from benchmarks.fusion.scoring import RESULTS, SPLIT, publish, rows, score
-from benchmarks.fusion.study import CONFIGS, Study
+from benchmarks.fusion.study import add_study_arguments, study_of
 from benchmarks.fusion.training import Recipe, train
 
 
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
-    parser.add_argument("--work", type=Path, required=True, help="folder of maps, runs and scores")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml")
-    parser.add_argument("--weights", type=Path, required=True, help="of the branches, trained with that config")
+    add_study_arguments(parser)
     parser.add_argument("--arms", nargs="*", help="names of runs; all if nothing is said")
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
-    study = Study(options.dataroot, options.work, options.config, options.weights)
+    study = study_of(options)
     wanted = [arm for arm in arms() if not options.arms or arm.name in options.arms]
     cache = study.cache()
     class_names = study.detector().class_names

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.fusion.arms import FUSERS, SUBSETS, branches_of
-from benchmarks.fusion.study import CONFIGS, FEATURES, Study
+from benchmarks.fusion.study import FEATURES, add_study_arguments, study_of
 from perception.formats.files import atomic_writer
 from perception.models.detector import Detector
 from perception.training.feature_cache import FeatureCache
@@ -26,19 +26,16 @@ _TIMED = 15
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the study, its maps there already")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml")
-    parser.add_argument("--weights", type=Path, required=True, help="of the branches")
+    add_study_arguments(parser)
     options = parser.parse_args()
-    study = Study(options.dataroot, options.work, options.config, options.weights)
-    cache = FeatureCache(options.work / FEATURES)
+    study = study_of(options)
+    cache = FeatureCache(study.work / FEATURES)
     found = {}
     for fuser in FUSERS:
         detector = study.detector(fuser).eval()
         found[fuser] = {subset: latency_ms(detector, cache, subset) for subset in SUBSETS}
         print(fuser, " ".join(f"{subset} {value:.0f}" for subset, value in found[fuser].items()))
-    with atomic_writer(options.work / _NAME) as file:
+    with atomic_writer(study.work / _NAME) as file:
         file.write(json.dumps(found, indent=1).encode())
 
 
@@ -74,3 +71,7 @@ def times(work: Path) -> dict[str, dict[str, float]]:
     """
     path = work / _NAME
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,6 +134,23 @@ class Study:
         """Samples of a split without sensors: boxes and near fields."""
         loader = SampleLoader(index=self.index, dataroot=self.dataroot, class_names=class_names)
         return [loader.load(position) for position in self.positions(split)]
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where a study lies.
+
+    Args:
+        parser: the parser to add to.
+    """
+    parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
+    parser.add_argument("--work", type=Path, required=True, help="folder of maps, runs and scores")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml")
+    parser.add_argument("--weights", type=Path, required=True, help="of the branches, trained with that config")
+
+
+def study_of(options: argparse.Namespace) -> Study:
+    """The study that the options name; see `add_study_arguments`."""
+    return Study(options.dataroot, options.work, options.config, options.weights)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.fusion.scoring import SPLIT, publish
-from benchmarks.fusion.study import CONFIGS, Study
+from benchmarks.fusion.study import add_study_arguments, study_of
 from benchmarks.fusion.training import Recipe
 from benchmarks.heads.arms import PRIOR, Arm, arms
 from benchmarks.heads.scoring import rows, score, score_priors
@@ -25,10 +25,7 @@ def main() -> None:
     """Runs the command line."""
     names = [arm.name for arm in arms()]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
-    parser.add_argument("--work", type=Path, required=True, help="folder of maps, runs and scores")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml", help="of the branches")
-    parser.add_argument("--weights", type=Path, required=True, help="of the branches, trained with that config")
+    add_study_arguments(parser)
     parser.add_argument("--trunk", type=Path, help="weights that fuser and neck start from, of the fusion study")
     parser.add_argument("--sensors", choices=["all", "any"], default="all", help="what each sample is trained on with")
     parser.add_argument(
@@ -38,7 +35,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=Recipe.batch_size)
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
-    study = Study(options.dataroot, options.work, options.config, options.weights)
+    study = study_of(options)
     recipe = Recipe(steps=options.steps, batch_size=options.batch_size)
     plan = Plan(study, recipe, options.trunk, options.sensors == "any")
     wanted = [arm for arm in arms() if not options.arms or arm.name in options.arms]
