@@ -60,10 +60,10 @@ class _LevelFuser(nn.Module):
         sensors = tuple(self.absence)
         maps, present, grid = read_level("ConcatConvFuser", level, sensors, features)
         everyone = torch.arange(len(present), device=present.device)
-        filled = level_inputs(sensors, maps, present, everyone).filled(self.absence)
+        mixed = level_inputs(sensors, maps, present, everyone).convolved(self.mix[0], self.absence)
         valid = [part.validity & present[:, number, None, None, None] for number, part in maps.items()]
         return BevMap(
-            features=self.mix(torch.cat(filled, dim=1)),  # N x (B, C, Y, X) -> (B, sum of C, Y, X)
+            features=self.mix[1:](mixed),  # (B, C, Y, X)
             validity=torch.stack(valid).any(0),  # (sensors, B, 1, Y, X) -> (B, 1, Y, X)
             grid=grid,
         )

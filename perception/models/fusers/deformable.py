@@ -120,13 +120,13 @@ class _DeformableLevel(LevelFuser):
 
     def forward(self, inputs: LevelInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Fuses one level."""
-        detail = self.mix(torch.cat(inputs.filled(self.absence), dim=1))  # N x (S, C, Y, X) -> (S, out, Y, X)
+        detail = inputs.convolved(self.mix, self.absence)  # (S, out, Y, X)
         queries, share = self._ask(inputs)
         answer, trust = (
             functional.interpolate(part, inputs.size, mode="bilinear", align_corners=False)
             for part in (self.answer(queries), share)
         )
-        return self.finish(detail + answer), {"trust": trust}
+        return self.finish(detail + answer.to(detail.dtype)), {"trust": trust}
 
     def _ask(self, inputs: LevelInputs) -> tuple[Tensor, Tensor]:
         """Queries after all layers (S, W, y, x), and each sensor's share of the last one's attention (S, N, y, x)."""

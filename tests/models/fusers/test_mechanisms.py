@@ -56,6 +56,31 @@ def test_shrinking_averages_what_a_block_holds() -> None:
     assert torch.equal(shrink(maps, 2), expected)
 
 
+@pytest.mark.parametrize("present", [((1, 1, 1),) * 3, ((1, 0, 1), (0, 1, 0), (1, 1, 1)), ((0, 1, 0),)])
+def test_a_convolution_over_parts_is_that_over_all_side_by_side(present: tuple[tuple[int, ...], ...]) -> None:
+    """At the border too, where the vector of an absent sensor ends as its map would; so do the gradients."""
+    generator = torch.Generator().manual_seed(4)
+    channels, there = {"camera": 3, "lidar": 5, "radar": 2}, torch.tensor(present, dtype=torch.bool)
+    convolution = nn.Conv2d(10, 7, 3, padding=1, bias=False).double()
+    absence = nn.ParameterDict(
+        {name: torch.randn(count, 1, 1, generator=generator).double() for name, count in channels.items()}
+    )
+    index = {name: there[:, number].nonzero()[:, 0] for number, name in enumerate(channels) if there[:, number].any()}
+    rows = {
+        name: torch.randn(len(at), channels[name], 6, 4, generator=generator).double().requires_grad_()
+        for name, at in index.items()
+    }
+    inputs = LevelInputs(sensors=tuple(channels), present=there, size=(6, 4), rows=rows, index=index)
+    expected = convolution(torch.cat(inputs.filled(absence), dim=1))
+    found = inputs.convolved(convolution, absence)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(expected.shape, generator=generator).double()
+    wanted = [convolution.weight, *absence.values(), *rows.values()]
+    gradients = [torch.autograd.grad((it * weights).sum(), wanted, allow_unused=True) for it in (found, expected)]
+    for name, one, other in zip(["weight", *absence, *rows], *gradients, strict=True):
+        torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other, msg=name)
+
+
 def test_details_pass_a_coarse_answer_unchanged() -> None:
     finish = MapFinish(2, 2).eval()
     with torch.no_grad():
