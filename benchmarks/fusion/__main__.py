@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.fusion.arms import arms
-from benchmarks.fusion.scoring import RESULTS, SPLIT, publish, rows, score
+from benchmarks.fusion.scoring import KEY, RESULTS, SPLIT, publish, rows, score
 from benchmarks.fusion.study import add_study_arguments, study_of
 from benchmarks.fusion.training import Recipe, train
 
@@ -31,7 +31,7 @@ def main() -> None:
     for arm in wanted:
         train(arm, study, cache, training, Recipe(steps=options.steps))
         score(arm, study, cache, validation)
-        publish(study.work, lambda: rows(study.work), options.json)
+        publish(study.work, lambda: rows(study.work), options.json, KEY)
 
 
 if __name__ == "__main__":

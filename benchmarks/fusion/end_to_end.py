@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.fusion.arms import Arm, end_to_end_arms
-from benchmarks.fusion.scoring import RESULTS, SPLIT, publish, rows, score
+from benchmarks.fusion.scoring import KEY, RESULTS, SPLIT, publish, rows, score
 from benchmarks.fusion.study import CONFIGS, FEATURES, Study
 from perception.training.feature_cache import FeatureCache
 
@@ -28,7 +28,7 @@ def main() -> None:
     study = Study(options.dataroot, options.work, options.config, options.weights)
     samples = study.annotations(SPLIT, study.detector().class_names)
     score(Arm(options.fuser, end_to_end=True), study, _cache(study, options.fuser), samples, options.weights)
-    publish(study.work, lambda: rows(study.work), options.json)
+    publish(study.work, lambda: rows(study.work), options.json, KEY)
 
 
 def _cache(study: Study, fuser: str) -> FeatureCache:

@@ -1,97 +1,80 @@
-"""Tables and comparisons of a finished study, as Markdown: `python -m benchmarks.fusion.report --work W`."""
+"""Tables and comparisons of the study, as Markdown: `python -m benchmarks.fusion.report [--json F] [--work W]`.
+
+Tables are made of the recorded rows. What is compared scene by scene needs the result files, which lie in `--work`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fusion.arms import ALL, BASELINE, MAIN, SPECIALISTS, SUBSETS, Arm, scored_arms
-from benchmarks.fusion.latency import times
-from benchmarks.fusion.scoring import SPLIT
+from benchmarks.fusion.scoring import RESULTS, SPLIT
 from perception.data.index import Index
 from perception.evaluation.bootstrap import paired_bootstrap
 from perception.evaluation.detection_report import DetectionReport, evaluate_submission
 
 _SEEDS = range(3)
+_FIGURES = {"mAP": ".3f", "NDS": ".3f", "near_iou": ".3f", "latency_ms": ".0f"}
+Rows = Sequence[dict[str, Any]]
 
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder of the study")
-    work = parser.parse_args().work
-    print(table(work, "mAP"), table(work, "NDS"), table(work, "near_iou"), sep="\n\n")
-    print(
-        "",
-        smaller_subsets(work),
-        "",
-        specialists(work),
-        "",
-        without_a_sensor(work),
-        "",
-        against_baseline(work),
-        "",
-        latency(work),
-        sep="\n",
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, default=RESULTS, help="rows of the study")
+    parser.add_argument("--work", type=Path, help="folder of the study, for what is compared scene by scene")
+    options = parser.parse_args()
+    rows = json.loads(options.json.read_text())
+    parts = [table(rows, figure, form) for figure, form in _FIGURES.items()]
+    parts += [specialists(rows), without_a_sensor(rows)]
+    parts += [smaller_subsets(options.work), against_baseline(options.work)] if options.work else []
+    print("\n\n".join(parts))
 
 
-def table(work: Path, figure: str) -> str:
+def table(rows: Rows, figure: str, form: str) -> str:
     """One figure of every run that is scored on all subsets.
 
     Args:
-        work: folder of the study.
+        rows: of the study.
         figure: name in the rows.
+        form: of the numbers.
 
     Returns:
         A row for each run, a column for each subset, and the mean.
     """
     lines = [f"| {figure} | {' | '.join(SUBSETS)} | mean | parameters |", "|---" * (len(SUBSETS) + 3) + "|"]
     for arm in scored_arms():
-        rows = {subset: row(work, arm, subset) for subset in SUBSETS}
-        if any(found is None for found in rows.values()):
+        found = [row_of(rows, arm, subset) for subset in SUBSETS]
+        values = [row[figure] for row in found if row and row.get(figure) is not None]
+        if len(values) < len(SUBSETS):
             continue
-        values = [found[figure] for found in rows.values() if found]
         title = arm.fuser + (", never without a sensor" if arm.sensors else ", end to end" if arm.end_to_end else "")
-        parameters = next(found["parameters"] for found in rows.values() if found)
-        cells = [f"{value:.3f}" for value in (*values, statistics.fmean(values))]
+        parameters = next(row["parameters"] for row in found if row)
+        cells = [format(value, form) for value in (*values, statistics.fmean(values))]
         lines.append(f"| {title} | {' | '.join(cells)} | {parameters:,} |")
     return "\n".join(lines)
 
 
-def latency(work: Path) -> str:
-    """The time of every fuser on every subset."""
-    lines = [f"| ms | {' | '.join(SUBSETS)} |", "|---" * (len(SUBSETS) + 1) + "|"]
-    for fuser, found in times(work).items():
-        lines.append(f"| {fuser} | {' | '.join(f'{found[subset]:.0f}' for subset in SUBSETS)} |")
-    return "\n".join(lines)
-
-
-def row(work: Path, arm: Arm, subset: str) -> dict[str, Any] | None:
+def row_of(rows: Rows, arm: Arm, subset: str) -> dict[str, Any] | None:
     """The scores of a run on a subset; None where there are none yet."""
-    path = work / "runs" / arm.name / subset / "scores.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    wanted = {**asdict(arm), "subset": subset}
+    return next((row for row in rows if all(row.get(name) == it for name, it in wanted.items())), None)
 
 
-def smaller_subsets(work: Path) -> str:
-    """By how much all sensors are better than fewer, scene by scene."""
-    lines = [f"{MAIN}, mAP with all sensors less that with a subset:"]
-    for subset in SUBSETS[:-1]:
-        gain = _gain(work, Arm(MAIN), subset, Arm(MAIN), ALL)
-        lines.append(f"- {subset}: {gain}")
-    return "\n".join(lines)
-
-
-def specialists(work: Path) -> str:
+def specialists(rows: Rows) -> str:
     """What one set of weights for every subset loses against a model of one subset."""
     lines = []
     for subset in SPECIALISTS:
         pairs = [
-            (row(work, Arm(MAIN, None, seed), subset), row(work, Arm(MAIN, subset, seed), subset)) for seed in _SEEDS
+            (row_of(rows, Arm(MAIN, None, seed), subset), row_of(rows, Arm(MAIN, subset, seed), subset))
+            for seed in _SEEDS
         ]
         known = [(any_subset["mAP"], own["mAP"]) for any_subset, own in pairs if any_subset and own]
         if known:
@@ -101,14 +84,23 @@ def specialists(work: Path) -> str:
     return "\n".join(lines)
 
 
-def without_a_sensor(work: Path) -> str:
+def without_a_sensor(rows: Rows) -> str:
     """What is kept without cameras, and without LiDAR."""
-    whole, blind, dark = (row(work, Arm(MAIN), subset) for subset in (ALL, "L+R", "C+R"))
+    whole, blind, dark = (row_of(rows, Arm(MAIN), subset) for subset in (ALL, "L+R", "C+R"))
     lines = []
     if whole and blind:
         lines.append(f"- without cameras (L+R): {blind['mAP'] / whole['mAP']:.1%} of all sensors' mAP")
     if whole and dark:
         lines.append(f"- without LiDAR (C+R): {dark['mAP'] / whole['mAP']:.1%} of all sensors' mAP")
+    return "\n".join(lines)
+
+
+def smaller_subsets(work: Path) -> str:
+    """By how much all sensors are better than fewer, scene by scene."""
+    lines = [f"{MAIN}, mAP with all sensors less that with a subset:"]
+    for subset in SUBSETS[:-1]:
+        gain = _gain(work, Arm(MAIN), subset, Arm(MAIN), ALL)
+        lines.append(f"- {subset}: {gain}")
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from perception.structures import Predictions, Sample
 from perception.training.feature_cache import FeatureCache
 
 RESULTS = Path(__file__).parents[1] / "results" / "fusion.json"
+KEY = ("fuser", "sensors", "seed", "end_to_end", "subset")
+"""What tells rows apart."""
+
 SPLIT = "val"
 _BATCH = 4
 
@@ -54,6 +57,7 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], we
         return
     detector = study.detector(arm.fuser).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     load_weights(detector, weights or run / "weights.safetensors")
+    trained = {} if weights else json.loads((run / "run.json").read_text())
     for subset in wanted:
         folder = run / subset
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,6 +72,8 @@ def score(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], we
         row: dict[str, Any] = {
             **asdict(arm),
             "subset": subset,
+            "branches": study.source,
+            **{name: trained.get(name) for name in ("recipe", "train_s")},
             "mAP": summary["mean_ap"],
             "NDS": summary["nd_score"],
             "near_iou": near["iou"].value,
@@ -95,18 +101,30 @@ def rows(work: Path) -> list[dict[str, Any]]:
     return [row | {"latency_ms": latency.get(row["fuser"], {}).get(row["subset"])} for row in found]
 
 
-def publish(folder: Path, rows_of: Callable[[], list[dict[str, Any]]], results: Path) -> None:
-    """Writes all scores so far; one process at a time, so that none leaves out what another has just finished.
+def publish(folder: Path, rows_of: Callable[[], list[dict[str, Any]]], results: Path, key: Sequence[str]) -> None:
+    """Adds all scores so far to those of other machines; one process at a time, so that none leaves out another's.
+
+    A row takes the place of one with the same key; what it does not know, as a time that was not taken, stays. Rows of
+    runs on other branches than the new ones' are dropped, as they cannot be compared; models that were trained as a
+    whole, and rows without branches, stay.
 
     Args:
         folder: that the processes share.
         rows_of: gives the scores.
         results: JSON file.
+        key: names of the values that tell rows apart.
     """
     with (folder / "results.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        found, kept = rows_of(), json.loads(results.read_text()) if results.exists() else []
+        branches = {row.get("branches") for row in found if not row.get("end_to_end")}
+        merged: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for row in (*kept, *found):
+            if row.get("end_to_end") or not branches or row.get("branches") in {None, *branches}:
+                place = tuple(row.get(name) for name in key)
+                merged[place] = {**merged.get(place, {}), **{name: it for name, it in row.items() if it is not None}}
         with atomic_writer(results) as file:
-            file.write((json.dumps(rows_of(), indent=1) + "\n").encode())
+            file.write((json.dumps(list(merged.values()), indent=1) + "\n").encode())
 
 
 @torch.no_grad()

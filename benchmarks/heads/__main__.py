@@ -64,7 +64,7 @@ def _run(wanted: list[Arm], plan: Plan, results: Path) -> None:
 
 
 def _publish(folder: Path, results: Path) -> None:
-    publish(folder, lambda: rows(folder), results)
+    publish(folder, lambda: rows(folder), results, ("kind", "seed", "mask"))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ def score(arm: Arm, plan: Plan, cache: FeatureCache, samples: list[Sample]) -> N
         figures |= {f"{task}/{name}": it for name, it in found.items()}
     heads = {task: sum(value.numel() for value in detector.heads[task].parameters()) for task in arm.tasks}
     note = json.loads((run.folder / "run.json").read_text())
-    _keep(run.folder, {**asdict(arm), **note, "parameters": heads, "gradients": gradient_means(run)}, figures)
+    row = {**asdict(arm), **note, "branches": study.source, "parameters": heads, "gradients": gradient_means(run)}
+    _keep(run.folder, row, figures)
 
 
 def score_priors(study: Study, folder: Path) -> None:

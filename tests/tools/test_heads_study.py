@@ -1,10 +1,15 @@
 """The study of heads: what it keeps in memory, what it trains, and the tables that it prints."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from benchmarks.fusion import report as fusion_report
+from benchmarks.fusion.arms import SUBSETS
+from benchmarks.fusion.arms import Arm as FusionArm
+from benchmarks.fusion.scoring import publish
 from benchmarks.fusion.study import CONFIGS, Study
 from benchmarks.fusion.training import Recipe, drawn_places
 from benchmarks.heads import report
@@ -85,6 +90,37 @@ def test_scores_of_all_runs_are_published_in_one_piece(tmp_path: Path):
         (tmp_path / name / "scores.json").write_text(json.dumps({"kind": name}))
     _publish(tmp_path, tmp_path / "heads.json")
     assert [found["kind"] for found in json.loads((tmp_path / "heads.json").read_text())] == ["boxes-0", "map-0"]
+
+
+def test_rows_of_another_machine_stay_unless_their_branches_were_others(tmp_path: Path):
+    results = tmp_path / "fusion.json"
+
+    def made(fuser: str, branches: str, value: float | None, *, end_to_end: bool = False) -> dict:
+        return {"fuser": fuser, "end_to_end": end_to_end, "branches": branches, "mAP": 0.5, "latency_ms": value}
+
+    def published(*rows: dict) -> dict:
+        publish(tmp_path, lambda: list(rows), results, ("fuser", "end_to_end"))
+        return {(it["fuser"], it["end_to_end"]): it["latency_ms"] for it in json.loads(results.read_text())}
+
+    published(made("gmu", "a", 1.0), made("qmf", "a", 2.0), made("qmf", "b", 3.0, end_to_end=True))
+    assert published(made("qmf", "a", 4.0)) == {("gmu", False): 1.0, ("qmf", True): 3.0, ("qmf", False): 4.0}
+    assert published(made("qmf", "a", None))[("qmf", False)] == 4.0  # what is not known now was known before
+    assert published(made("cmx", "c", 5.0)) == {("qmf", True): 3.0, ("cmx", False): 5.0}
+
+
+def test_the_tables_of_fusers_are_made_of_rows():
+    rows = [
+        {**asdict(arm), "subset": subset, "mAP": value, "parameters": 1234}
+        for arm, value in ((FusionArm("deformable"), 0.2), (FusionArm("gmu"), 0.1))
+        for subset in SUBSETS
+        if (arm.fuser, subset) != ("gmu", "L")  # not scored on all yet
+    ]
+    rows += [{**asdict(FusionArm("deformable", "C+R")), "subset": "C+R", "mAP": 0.25, "parameters": 1234}]
+    table = fusion_report.table(rows, "mAP", ".3f").splitlines()
+    assert table[2:] == ["| deformable | " + "0.200 | " * 11 + "1,234 |"]
+    assert fusion_report.specialists(rows) == (
+        "- C+R: any subset 0.2000, specialist 0.2500 (-0.0500, -20.0 %; 1 seeds)"
+    )
 
 
 def plan_in(folder: Path) -> Plan:
