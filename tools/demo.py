@@ -66,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out-dir", type=Path, default=Path("work_dirs/demo"), help="a new folder or an earlier demo's (%(default)s)"
     )
     parser.add_argument(
-        "--weights", type=Path, default=ROOT / "weights/camera_lidar_small.safetensors", help="that are measured"
+        "--weights", type=Path, default=ROOT / "weights/every_sensor_small.safetensors", help="that are measured"
     )
     parser.add_argument(
-        "--config", type=Path, default=configs / "sim_v1/camera_lidar.yaml", help="that the weights were trained with"
+        "--config", type=Path, default=configs / "sim_v2/every_sensor.yaml", help="that the weights were trained with"
     )
     parser.add_argument("--drives", type=Path, default=configs / "demo/drives.yaml", help="manifest of the drives")
     parser.add_argument(

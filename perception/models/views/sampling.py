@@ -138,6 +138,11 @@ class SamplingView(View):
 
     def _collapse(self, level: str, sampled: Tensor, seen: Tensor) -> Tensor:
         """Weighted mean (S, C, Y, X) of the points (S, C, Z, Y, X) that are seen (S, Z, Y, X); 0 where none is."""
-        weights = self.height_logits[level].softmax(1).to(sampled.dtype)  # (C, Z)
-        total = torch.einsum("cz,szyx->scyx", weights, seen.to(sampled.dtype))
-        return torch.einsum("cz,sczyx->scyx", weights, sampled) / total.clamp(min=1e-6)
+        # Height by height, channels last as they are sampled: a product over all heights would copy them twice.
+        weights = self.height_logits[level].softmax(1).to(sampled.dtype).unbind(1)  # Z x (C,)
+        heights = sampled.movedim(1, 4).unbind(1)  # (S, C, Z, Y, X) -> Z x (S, Y, X, C)
+        known = seen.to(sampled.dtype)[..., None].unbind(1)  # (S, Z, Y, X) -> Z x (S, Y, X, 1)
+        mean, total = heights[0] * weights[0], known[0] * weights[0]
+        for values, there, weight in zip(heights[1:], known[1:], weights[1:], strict=True):
+            mean, total = torch.addcmul(mean, values, weight), torch.addcmul(total, there, weight)
+        return (mean / total.clamp(min=1e-6)).movedim(3, 1)
