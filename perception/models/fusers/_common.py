@@ -98,38 +98,39 @@ class LevelInputs:
             maps.append(torch.where(there, self.spread(sensor), absent) if sensor in self.rows else absent)
         return maps
 
-    def convolved(self, convolution: nn.Conv2d, absence: nn.ParameterDict) -> Tensor:
+    def convolved(self, weight: Tensor, absence: nn.ParameterDict) -> Tensor:
         """Convolves all sensors' maps side by side, a learned vector in each cell where a sample lacks the sensor.
 
         The same as `filled`, concatenated and convolved, but nothing is laid side by side and only maps that are there
-        are convolved, each with its own channels of the kernel: half the time, and less the fewer sensors there are.
+        are convolved, each with its own channels of the kernel: a third of the time, and less with fewer sensors.
 
         Args:
-            convolution: of stride 1, without a bias, zeros around the map; its channels are those of `sensors` in turn.
+            weight: (O, sum of C, k, k) of a convolution of stride 1 that keeps the size of maps, the channels those of
+                `sensors` in turn; k is odd.
             absence: sensor name -> (C, 1, 1).
 
         Returns:
-            (S, out, Y, X), the channels of a cell side by side in memory.
+            (S, O, Y, X), the channels of a cell side by side in memory.
         """
-        kernels = convolution.weight.split([len(absence[sensor]) for sensor in self.sensors], dim=1)  # N x (O, C, k, k)
-        total = self._absent(convolution, absence, kernels)
+        kernels = weight.split([len(absence[sensor]) for sensor in self.sensors], dim=1)  # N x (O, C, k, k)
+        total = self._absent(kernels, absence)
         for sensor, kernel in zip(self.sensors, kernels, strict=True):
             if sensor in self.rows:
-                rows = functional.conv2d(self.rows[sensor], kernel, padding=convolution.padding)
+                rows = functional.conv2d(self.rows[sensor], kernel, padding=kernel.shape[-1] // 2)
                 cells = rows.movedim(1, 3).to(total.dtype)  # (R, O, Y, X) -> (R, Y, X, O)
-                whole = len(rows) == len(self.present)
-                total = total + cells if whole else total.index_add_(0, self.index[sensor], cells)
+                everyone = len(rows) == len(self.present)
+                total = total + cells if everyone else total.index_add_(0, self.index[sensor], cells)
         return total.movedim(3, 1)
 
-    def _absent(self, convolution: nn.Conv2d, absence: nn.ParameterDict, kernels: Sequence[Tensor]) -> Tensor:
+    def _absent(self, kernels: Sequence[Tensor], absence: nn.ParameterDict) -> Tensor:
         """What the vectors in place of absent sensors add to a convolution, (S, Y, X, O)."""
         vectors = [absence[sensor].flatten() for sensor in self.sensors]
         taps = [torch.einsum("ocij,c->ijo", kernel, it) for kernel, it in zip(kernels, vectors, strict=True)]
         absent = (~self.present).to(taps[0].dtype)
         taps_of_sample = torch.einsum("sn,nijo->sijo", absent, torch.stack(taps)).flatten(1, 2)  # (S, k * k, O)
-        there = functional.unfold(  # which taps of a cell lie on the map: (1, k * k, Y * X)
-            taps_of_sample.new_ones(1, 1, *self.size), convolution.kernel_size, padding=convolution.padding
-        )
+        side = kernels[0].shape[-1]
+        there = functional.unfold(taps_of_sample.new_ones(1, 1, *self.size), side, padding=side // 2)
+        # Which taps of a cell lie on the map: (1, k * k, Y * X).
         return (there.transpose(1, 2) @ taps_of_sample).unflatten(1, self.size)
 
 

@@ -60,7 +60,8 @@ class _LevelFuser(nn.Module):
         sensors = tuple(self.absence)
         maps, present, grid = read_level("ConcatConvFuser", level, sensors, features)
         everyone = torch.arange(len(present), device=present.device)
-        mixed = level_inputs(sensors, maps, present, everyone).convolved(self.mix[0], self.absence)
+        inputs = level_inputs(sensors, maps, present, everyone)
+        mixed = inputs.convolved(self.mix.get_parameter("0.weight"), self.absence)
         valid = [part.validity & present[:, number, None, None, None] for number, part in maps.items()]
         return BevMap(
             features=self.mix[1:](mixed),  # (B, C, Y, X)

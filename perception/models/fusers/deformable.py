@@ -120,7 +120,7 @@ class _DeformableLevel(LevelFuser):
 
     def forward(self, inputs: LevelInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Fuses one level."""
-        detail = inputs.convolved(self.mix, self.absence)  # (S, out, Y, X)
+        detail = inputs.convolved(self.mix.weight, self.absence)  # (S, out, Y, X)
         queries, share = self._ask(inputs)
         answer, trust = (
             functional.interpolate(part, inputs.size, mode="bilinear", align_corners=False)

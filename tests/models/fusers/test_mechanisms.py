@@ -72,7 +72,7 @@ def test_a_convolution_over_parts_is_that_over_all_side_by_side(present: tuple[t
     }
     inputs = LevelInputs(sensors=tuple(channels), present=there, size=(6, 4), rows=rows, index=index)
     expected = convolution(torch.cat(inputs.filled(absence), dim=1))
-    found = inputs.convolved(convolution, absence)
+    found = inputs.convolved(convolution.weight, absence)
     torch.testing.assert_close(found, expected)
     weights = torch.randn(expected.shape, generator=generator).double()
     wanted = [convolution.weight, *absence.values(), *rows.values()]
