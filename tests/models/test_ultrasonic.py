@@ -229,10 +229,10 @@ def test_neighbours_in_a_batch_do_not_matter() -> None:
 
 def test_numbers_that_are_none_do_not_spoil_the_gradient() -> None:
     broken = [{"distance_m": math.nan}, {"sigma_m": math.nan}, {"level": math.nan}, {"age_s": math.nan}]
-    broken += [{"sender": [math.nan, 0.0, 0.0]}, {"beam_rad": math.nan}]
+    broken += [{"sender": [math.nan, 0.0, 0.0]}, {"beam_rad": math.nan}, {"sigma_m": math.inf}, {"age_s": math.inf}]
     rows = [echo(), *(echo(**values) for values in broken)]
     merged = {name: torch.cat([getattr(row, name) for row in rows]) for name in ECHO_AXES}
-    batch = EchoBatch(**merged, batch_index=torch.zeros(7, dtype=torch.long), present=torch.tensor([True]))
+    batch = EchoBatch(**merged, batch_index=torch.zeros(len(rows), dtype=torch.long), present=torch.tensor([True]))
     part = UltrasonicEncoder(channels=8, coarse_channels=5)
     maps = part(batch, NOTHING[None], GRIDS)
     sum(level.features.square().sum() for level in maps.values()).backward()

@@ -191,6 +191,8 @@ def test_lidar_points_are_seen_at_their_distance(camera_model: str) -> None:
     assert seen.shape == (2, *FEATURE_SIZE)
     assert seen[1, row, column].item() == pytest.approx(4.5, abs=1e-4)
     assert seen[1].isfinite().sum() == 1
+    absent = dataclasses.replace(lidar, present=torch.tensor([True, False]))  # what lies in its place is not read
+    assert not lidar_distances(cameras, absent, FEATURE_SIZE).isfinite().any()
 
 
 def test_a_feature_cell_begins_half_a_pixel_before_its_first_pixel() -> None:

@@ -104,7 +104,7 @@ class UltrasonicEncoder(nn.Module):
         cell_m = max(grid.cell_m[:2])
         amplitude, widening = self._believe(echoes).unbind(1)  # (E,) each
         # Half a cell at least, or an arc would fall between the centres of the cells.
-        sigma_m = (echoes.sigma_m.nan_to_num(0.0).square() + (cell_m / 2) ** 2).sqrt() * widening
+        sigma_m = (echoes.sigma_m.nan_to_num(0.0, 0.0, 0.0).square() + (cell_m / 2) ** 2).sqrt() * widening
         evidence = echo_splat(amplitude, sigma_m, _geometry(echoes), batch_size, grid)
         silence = echo_splat(torch.ones_like(sigma_m), sigma_m.detach(), _silent(echoes), batch_size, grid)
         near, mute = silence[:, :1], silence[:, 1:2]  # (S, 1, Y, X)

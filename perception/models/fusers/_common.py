@@ -154,7 +154,8 @@ class LevelwiseFuser(Fuser):
 
     A sample with none of a level's sensors is left out there: its map is a learned vector, the same in every cell and
     valid nowhere. (Zeros where the level has all sensors of the fuser, as such a sample then has no sensor at all.)
-    The auxiliary output `name` of a level is called `name/<level>`, with zeros for samples that were left out.
+    The auxiliary output `name` of a level is called `name/<level>`, with zeros for samples that were left out; there is
+    none where all were.
 
     Args:
         in_channels: level name -> sensor name -> channels.

@@ -90,7 +90,17 @@ class ReconstructingFuser(Fuser):
             aux |= {f"{name}/{level}/{sensor}": value for (name, sensor), value in named.items()}
         seen = kept.any(1)
         fused = self.fuser({sensor: SensorFeatures(present=seen, bev=levels) for sensor, levels in bev.items()})
-        return FusedFeatures(bev=fused.bev, aux={**fused.aux, **aux})
+        return FusedFeatures(bev=fused.bev, aux={**self._trust(fused, sensors, kept), **aux})
+
+    def _trust(self, fused: FusedFeatures, sensors: tuple[str, ...], kept: Tensor) -> dict[str, Tensor]:
+        """The fuser's auxiliary outputs; what was predicted has no trust, that of the others adds up to one."""
+        found = dict(fused.aux)
+        for level, parts in self.in_channels.items():
+            if f"trust/{level}" in found:
+                there = kept[:, [sensors.index(sensor) for sensor in parts]][:, :, None, None]  # (B, N, 1, 1)
+                trust = found[f"trust/{level}"] * there
+                found[f"trust/{level}"] = trust / trust.sum(1, keepdim=True).clamp(min=1e-6)
+        return found
 
     def _hide(self, present: Tensor) -> Tensor:
         """Hides present sensors (B, sensors) at random; of each sample one stays."""

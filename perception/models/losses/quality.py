@@ -56,7 +56,7 @@ class QualityLoss(AuxiliaryLoss):
             batch: B samples.
 
         Returns:
-            A scalar, weighted; zero without annotations.
+            A scalar, weighted; zero without annotations, and where no sample has a sensor of the level.
 
         Raises:
             ValueError: a label is none of the fuser's classes.
@@ -79,7 +79,8 @@ class QualityLoss(AuxiliaryLoss):
         together = _cross_entropy((trust[:, :, None] * evidence).sum(1), target)  # (B, Y, X)
         shares = balance[:, None] * present
         alone = (each * shares).sum() / shares.sum().clamp(min=1e-6)
-        loss = alone + (together * balance).sum() / balance.sum().clamp(min=1e-6)
+        seen = balance * present.any(1)  # no cell of a sample that none of the level's sensors sees
+        loss = alone + (together * seen).sum() / seen.sum().clamp(min=1e-6)
         confidence = energy_confidence(evidence, self.temperature)
         ranks = [self._rank(confidence[:, n], each[:, n].detach(), shares[:, n]) for n in range(evidence.shape[1])]
         return self.weight * (loss + self.ranking_weight * torch.stack(ranks).mean())

@@ -81,7 +81,8 @@ def lidar_distances(cameras: CameraImages, lidar: PointBatch, feature_size: tupl
     nearest = []
     for sample, camera in cameras.present.nonzero().tolist():
         ego2camera = invert_rigid(cameras.camera2ego[sample, camera])
-        points = lidar.points[lidar.batch_index == sample, :3].to(ego2camera.dtype)
+        own = (lidar.batch_index == sample) & lidar.present[sample]  # what lies in an absent cloud is not read
+        points = lidar.points[own, :3].to(ego2camera.dtype)
         points = transform_points(ego2camera, points)  # (P, 3)
         intrinsics, distortion = cameras.intrinsics[sample, camera], cameras.distortion[sample, camera]
         pixels, valid = project(points, cameras.camera_model, intrinsics, distortion)

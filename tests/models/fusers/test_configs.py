@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.fusion.arms import FUSERS as STUDIED
 from perception.models.detector import Detector
 from perception.runtime.config import build_detector, load_config
 from perception.structures import Batch
+from tests.models.fusers.features import BUILDERS
 from tests.models.near_scenes import every_sensor, make_echoes, make_fisheyes
 from tests.models.scenes import make_cameras, make_lidar, two_boxes
 
@@ -47,6 +49,18 @@ def mixed_batch() -> Batch:
 def test_there_is_one_config_per_fuser() -> None:
     files = (CONFIGS.parent / "perception" / "models" / "fusers").glob("[!_]*.py")
     assert {path.stem for path in FUSERS} == {path.stem for path in files}
+    assert set(BUILDERS) == set(STUDIED) == {path.stem for path in FUSERS}  # none is left untested
+
+
+def test_every_classifier_of_a_sensors_quality_is_taught() -> None:
+    torch.manual_seed(0)
+    detector = detector_with(CONFIGS / "fusers" / "qmf.yaml")
+    batch = mixed_batch()
+    losses = detector.losses(detector(batch), batch)
+    sum(loss for name, loss in losses.items() if name.startswith("quality")).backward()
+    for name, parameter in detector.fuser.named_parameters():
+        if ".classifiers." in name:
+            assert parameter.grad is not None and parameter.grad.any(), name
 
 
 @pytest.mark.parametrize("path", FUSERS, ids=lambda path: path.stem)

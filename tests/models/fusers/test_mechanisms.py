@@ -29,6 +29,14 @@ PAIR = {"main": {"camera": 4, "radar": 4}}
 GRID = GRIDS["main"]
 
 
+class ConstantOne(nn.Module):
+    """Says 1, whatever it hears."""
+
+    def forward(self, heard: Tensor) -> Tensor:
+        """1 in every cell."""
+        return torch.ones_like(heard)
+
+
 def pair(camera: Tensor, radar: Tensor) -> dict[str, SensorFeatures]:
     """Two present sensors with the given maps (B, C, 16, 16)."""
     features = {}
@@ -99,6 +107,16 @@ def test_gated_units_are_the_published_ones_for_two_sensors() -> None:
     values = level.values["camera"](camera), level.values["radar"](radar)
     torch.testing.assert_close(fused.bev["main"].features, gate * values[0] + (1 - gate) * values[1])
     torch.testing.assert_close(fused.aux["trust/main"][:, 0], gate.mean(1))
+
+
+def test_gates_of_every_channel_add_up_to_one_over_the_present_sensors() -> None:
+    """If every sensor said 1, every channel of the sum would be 1."""
+    fuser = make_fuser("gmu").eval()
+    for sensor, value in fuser.levels["main"].values.items():
+        fuser.levels["main"].values[sensor] = nn.Sequential(value[0], ConstantOne())
+    subsets = (SENSORS, ("lidar",), ("camera", "radar"), ("ultrasonic", "lidar", "radar"))
+    fused = fuser(make_features(present_of(*subsets))).bev["main"].features
+    torch.testing.assert_close(fused, torch.ones(4, OUT_CHANNELS["main"], 16, 16))
 
 
 def test_a_closed_ssma_gate_shuts_a_sensor_out() -> None:

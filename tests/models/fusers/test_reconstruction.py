@@ -7,7 +7,15 @@ from perception.models.fusers.concat_conv import ConcatConvFuser
 from perception.models.fusers.reconstruction import ReconstructingFuser
 from perception.models.losses.reconstruction import ReconstructionLoss
 from perception.structures import Batch, BevMap, SensorFeatures
-from tests.models.fusers.features import GRIDS, IN_CHANNELS, OUT_CHANNELS, SENSORS, make_features, present_of
+from tests.models.fusers.features import (
+    GRIDS,
+    IN_CHANNELS,
+    OUT_CHANNELS,
+    SENSORS,
+    make_features,
+    make_fuser,
+    present_of,
+)
 
 PAIR = {"main": {"camera": 2, "radar": 2}}
 
@@ -39,6 +47,15 @@ def test_absent_rows_are_predicted_and_stay_invalid() -> None:
     assert not filled["radar"].bev["main"].validity[1].any()
     assert torch.equal(fused.bev["main"].validity, features["lidar"].bev["main"].validity)
     assert not fused.aux  # what is absent has no target
+
+
+def test_what_is_predicted_has_no_trust() -> None:
+    torch.manual_seed(0)
+    fuser = ReconstructingFuser(fuser=make_fuser("gmu"), width=6).eval()
+    trust = fuser(make_features(present_of(("lidar",), ("camera", "radar"), SENSORS))).aux["trust/main"]
+    assert torch.equal(trust[0].amax((1, 2)) > 0, torch.tensor([sensor == "lidar" for sensor in SENSORS]))
+    assert torch.equal(trust[1].amax((1, 2)) > 0, torch.tensor([sensor in ("camera", "radar") for sensor in SENSORS]))
+    torch.testing.assert_close(trust.sum(1), torch.ones(3, 16, 16))
 
 
 def test_training_hides_some_sensors_and_never_all() -> None:
