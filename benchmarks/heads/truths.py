@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.fusion.study import Study
 from perception.data.loading import MapLoading, SampleLoader, TruthLoading
+from perception.data.map_truth import MAP_TRUTH_CLASSES
 from perception.geometry.grid import Grid
 from perception.structures import MapTruth, OccupancyTruth, Sample
 
@@ -87,7 +88,7 @@ class TrainingSamples:
     """
 
     def __init__(self, study: Study, class_names: Sequence[str], tasks: Sequence[str]) -> None:
-        wanted = TruthLoading(map=MapLoading(half_m=HALF_M) if "map" in tasks else None, occupancy="occupancy" in tasks)
+        wanted = TruthLoading(map=MapLoading(class_names=MAP_TRUTH_CLASSES, half_m=HALF_M) if "map" in tasks else None, occupancy="occupancy" in tasks)
         loader = SampleLoader(index=study.index, dataroot=study.dataroot, class_names=class_names, truths=wanted)
         self._samples: list[Sample] = []
         self._maps: list[PackedMap | None] = []
