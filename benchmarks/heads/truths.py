@@ -88,7 +88,8 @@ class TrainingSamples:
     """
 
     def __init__(self, study: Study, class_names: Sequence[str], tasks: Sequence[str]) -> None:
-        wanted = TruthLoading(map=MapLoading(class_names=MAP_TRUTH_CLASSES, half_m=HALF_M) if "map" in tasks else None, occupancy="occupancy" in tasks)
+        layers = MapLoading(class_names=MAP_TRUTH_CLASSES, half_m=HALF_M)
+        wanted = TruthLoading(map=layers if "map" in tasks else None, occupancy="occupancy" in tasks)
         loader = SampleLoader(index=study.index, dataroot=study.dataroot, class_names=class_names, truths=wanted)
         self._samples: list[Sample] = []
         self._maps: list[PackedMap | None] = []
