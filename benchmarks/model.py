@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from perception.structures import Batch
 
 _CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _FUSERS = _CONFIGS / "fusers"
+_STEP_US = 500_000  # between keyframes
 _ALL, _DECODE, _PLAN = "all", "decode", "plan, also in the parts"
 
 
@@ -85,10 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     recorded = os.environ.get("PERCEPTION_REAL_DATA")
     default = Path(recorded) / "nuscenes" if recorded else None
-    default_config = _CONFIGS / "overfit" / "keyframe.yaml"
     known = sorted(path.stem for path in _FUSERS.glob("*.yaml"))
     parser.add_argument(
-        "--config", type=Path, default=default_config, help="of a training run; its data part gives the sizes"
+        "--config",
+        type=Path,
+        help="of a training run; its data part gives the sizes (default: configs/overfit/keyframe.yaml, with --fuser "
+        "configs/sim_v2/every_sensor.yaml, whose sensors the fusers' configs name)",
     )
     parser.add_argument("--fuser", choices=known, help="takes the place of the config's")
     parser.add_argument("--repeats", type=int, default=15, help="timed runs; medians are given")
@@ -113,7 +117,8 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         Rows of part, ms (median), cpu_ms (of all threads, median), share of the whole's ms, gmac (10^9
         multiply-accumulates), samples_per_s.
     """
-    config = load_config(options.config)
+    default = "sim_v2/every_sensor.yaml" if options.fuser else "overfit/keyframe.yaml"
+    config = load_config(options.config or _CONFIGS / default)
     detector = build_detector(config if options.fuser is None else with_fuser(config, options.fuser))
     threads = torch.get_num_threads()
     torch.set_num_threads(options.threads)
@@ -185,11 +190,14 @@ def part_rows(detector: Detector, batch: Batch, repeats: int) -> list[dict[str, 
     with torch.no_grad():
         macs = count_macs(detector, lambda: detector(batch))  # warms up too
         with _timed(parts, clocks):
-            for _ in range(repeats):
+            state = None  # of a drive, which a history needs
+            for moment in range(repeats):
+                now = replace(batch, timestamps_us=batch.timestamps_us + _STEP_US * moment)
                 with clocks[_ALL].running():
-                    output = detector(batch)
+                    output = detector(now, state=state)
                     with clocks[_DECODE].running():
-                        detector.predict(output, batch)
+                        detector.predict(output, now)
+                state = output.state
         for _ in range(repeats):
             with clocks[_PLAN].running():
                 detector.plan(batch)
@@ -228,11 +236,14 @@ def train_step(detector: Detector, batch: Batch) -> Callable[[], None]:
 
 
 def _parts(detector: Detector) -> Iterator[tuple[str, nn.Module]]:
-    """The parts of a forward pass, by their names in the detector."""
+    """The parts of a forward pass, by their names in the detector; a branch and what it is made of."""
     for sensor, branch in detector.branches.items():
+        yield f"branches.{sensor}", branch
         for name, part in branch.named_children():
             yield f"branches.{sensor}.{name}", part
     yield "fuser", detector.fuser
+    if detector.temporal is not None:
+        yield "temporal", detector.temporal
     yield "neck", detector.neck
     for name, head in detector.heads.items():
         yield f"heads.{name}", head

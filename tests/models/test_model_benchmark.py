@@ -14,6 +14,7 @@ from benchmarks.model_inputs_ranging import REPORTS_PER_SENSOR, RETURNS_PER_SCAN
 from perception.drives.setup import sensor_settings
 from perception.models.encoders.sparse import SparseBackbone, VoxelFeatures
 from perception.models.fusers.qmf import QmfFuser
+from perception.models.temporal.history import BevHistory
 from perception.ops.bev_pool import bev_pool, bev_pool_plan
 from perception.ops.sparse_conv_plan import strided_plan, submanifold_plan
 from perception.runtime.config import build_detector, load_config
@@ -56,13 +57,27 @@ def test_the_parts_add_up() -> None:
         "neck",
         "heads.boxes",
     ]
-    assert list(rows) == [*parts, "decode", "all", "plan, also in the parts"]
+    whole = ["branches.camera", "branches.lidar"]
+    assert list(rows) == [whole[0], *parts[:2], whole[1], *parts[2:], "decode", "all", "plan, also in the parts"]
+    assert rows[whole[1]]["gmac"] == pytest.approx(rows["branches.lidar.encoder"]["gmac"])
+    assert rows[whole[0]]["ms"] >= rows["branches.camera.encoder"]["ms"]
     assert sum(rows[part]["gmac"] for part in parts) == pytest.approx(rows["all"]["gmac"])
     assert 0 < sum(rows[part]["share"] for part in (*parts, "decode")) <= 1.01
     assert not any(detector.get_submodule(part)._forward_hooks for part in parts)
     before = [parameter.clone() for parameter in detector.neck.parameters()]
     train_step(detector, batch)()
     assert any(not torch.equal(old, new) for old, new in zip(before, detector.neck.parameters(), strict=True))
+
+
+def test_a_history_is_timed_with_a_past() -> None:
+    detector = make_detector()
+    detector.temporal = BevHistory(channels={"main": 16})
+    batch = make_batch(make_cameras([[True] * 2]), make_lidar([200]), [two_boxes()])
+    compared = []
+    detector.temporal.levels["main"].compare.register_forward_hook(lambda *_: compared.append(1))
+    rows = {row["part"]: row for row in part_rows(detector, batch, repeats=3)}
+    assert len(compared) == 2  # not in the first moment
+    assert rows["temporal"]["ms"] > 0
 
 
 def test_a_run_is_measured_with_its_loader(dataroot: Path, tmp_path: Path) -> None:
