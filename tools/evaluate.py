@@ -3,7 +3,7 @@
 Prints mAP, NDS, the average precision of every class, how far scores are off and the slices; with --out-dir writes
 `metrics_summary.json` and `metrics_details.json` as the devkit does, and `report.html`. With --against, says how much
 better this submission is than another one. Near fields, maps, occupancy and tracks are scored beside it where they are
-named; one whose truth is missing says so, and the others go on.
+named; one that cannot be scored, as its truth is missing or a file is damaged, says why and the others go on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, or 1 with the reason on standard error.
+        Exit status: 0, or 1 with the reason on standard error; what can be scored is scored and written all the same.
     """
     try:
         _run(_parser().parse_args(arguments))
@@ -98,7 +98,7 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
     from perception.evaluation.detection_report import evaluate_submission, write_metrics
     from perception.evaluation.reliability import reliability
     from perception.evaluation.slices import standard_slices
-    from perception.evaluation.tasks import score_tasks
+    from perception.evaluation.tasks import TaskScores, score_tasks
 
     report = evaluate_submission(options.results, index, options.split)
     intervals = bootstrap(report, options.draws) if options.draws else {}
@@ -115,10 +115,18 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
     tasks = score_tasks(folders, options.dataroot, index, options.split, options.draws)
     for scores in tasks.values():
         print("\n".join(scores.lines()))
-    tracking = _tracking(options, index) if options.tracks else None
+    tracking = None
+    if options.tracks:
+        try:
+            tracking = _tracking(options, index)
+        except (OSError, ValueError, ImportError) as error:
+            tasks["tracking"] = TaskScores("tracking", problem=str(error))
+            print("\n".join(tasks["tracking"].lines()))
     if options.out_dir:
         write_metrics(report, options.out_dir)
         _write_page(options, index, report, {"intervals": intervals, "tasks": tasks, "tracking": tracking})
+    if problems := [line for scores in tasks.values() if scores.problem for line in scores.lines()]:
+        raise ValueError("; ".join(problems))
 
 
 def _compare(options: argparse.Namespace, index: Index, report: DetectionReport) -> None:

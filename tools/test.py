@@ -3,7 +3,7 @@
 Writes `results.json` (a nuScenes submission), and where the set has annotations `metrics_summary.json` (the devkit's
 metrics), `hits.json` (which boxes were found at a score of 0.3) and `report.html`, all scores on one page. What a model
 says of the near field, the map or occupancy goes to the folder `near_field`, `map` or `occupancy`, and its scores to
-`near_field.json` and so on, where the set has that truth.
+`near_field.json` and so on, where the set has that truth; damage in one of them leaves the others scored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, or 1 with the reason on standard error.
+        Exit status: 0, or 1 with the reason on standard error; a truth that the set does not have is no reason.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser, on_error="raise")
@@ -71,9 +71,11 @@ def _run(parsed: argparse.Namespace) -> None:
     for kind, count in run.loader.skipped.items():
         print(f"skipped {count} times: {kind}")
     if run.loader.index.has_annotations:
+        _score(run, split, options.out_dir)
         tasks = _score_tasks(run, split, options.out_dir, parsed.draws)
         _write_page(run, split, options, tasks, parsed.draws)
-        _score(run, split, options.out_dir)
+        if problems := [line for scores in tasks.values() if scores.damaged for line in scores.lines()]:
+            raise ValueError("; ".join(problems))
 
 
 def _predict(run: Run, positions: Sequence[int], batch_size: int) -> Iterator[tuple[Predictions, Sample]]:

@@ -86,12 +86,14 @@ class TaskScores:
         title: of the task.
         figures: with their intervals, by name; empty where it could not be scored.
         problem: why it could not be scored, else ''.
+        damaged: whether the problem is another one than a missing file.
         tables: further figures, by class.
     """
 
     title: str
     figures: Mapping[str, Interval] = field(default_factory=dict)
     problem: str = ""
+    damaged: bool = False
     tables: Tables = field(default_factory=dict)
 
     def lines(self) -> list[str]:
@@ -111,7 +113,7 @@ class TaskScores:
 def score_tasks(
     folders: Mapping[str, Path], dataroot: Path, index: Index, split: str, draws: int = 1000
 ) -> dict[str, TaskScores]:
-    """Scores folders of predictions; a task of which a file is missing says which, and the others go on.
+    """Scores folders of predictions; a task of which a file is missing or damaged says which, and the others go on.
 
     Args:
         folders: by name in `TASKS`.
@@ -124,15 +126,17 @@ def score_tasks(
         By name.
 
     Raises:
-        ValueError: a file is damaged, or the split is unknown.
+        ValueError: the split is unknown.
     """
+    index.samples_of(split)
     found = {}
     for name, folder in folders.items():
         task = TASKS[name]
         try:
             report = task.evaluate(folder, dataroot, index, split)
-        except FileNotFoundError as error:
-            found[name] = TaskScores(task.title, problem=str(error))
+        except (OSError, ValueError) as error:
+            damaged = not isinstance(error, FileNotFoundError)
+            found[name] = TaskScores(task.title, problem=str(error), damaged=damaged)
             continue
         nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
         figures = task.intervals(report, draws) if draws else nothing

@@ -87,11 +87,12 @@ def test_a_task_without_truth_is_told_and_the_others_go_on(folder, tmp_path, cap
     """The synthetic set has neither near fields nor maps nor occupancy; its boxes are scored all the same."""
     (tmp_path / "found").mkdir()
     options = [word for name in ("near-field", "map", "occupancy") for word in (f"--{name}", str(tmp_path / "found"))]
-    assert run(folder, "all.json", "--draws", "0", "--out-dir", str(tmp_path / "out"), *options) == 0
-    said = capsys.readouterr().out
+    assert run(folder, "all.json", "--draws", "0", "--out-dir", str(tmp_path / "out"), *options) == 1
+    said = capsys.readouterr()
     for title in ("near field", "map", "occupancy"):
-        assert re.search(rf"^{title} is not scored: .*{folder / 'set'}|^{title} is not scored: .*found", said, re.M)
-    assert "mAP" in said
+        pattern = rf"{title} is not scored: .*{folder / 'set'}|{title} is not scored: .*found"
+        assert re.search(pattern, said.out) and re.search(pattern, said.err)
+    assert "mAP" in said.out and (tmp_path / "out" / "metrics_summary.json").exists()
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("Not scored: ") == 3
 
@@ -129,6 +130,29 @@ def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, ca
     assert "AMOTA 0.0000, AMOTP 2.0000" in said
     page = (tmp_path / "o" / "report.html").read_text()
     assert "AMOTA" in page and "Near field" in page and "1.000 to 1.000" in page
+
+
+def test_damage_in_one_file_leaves_the_rest_scored(folder, tmp_path, capsys):
+    """A truth of the near field that is none, a folder of occupancy that is a file, tracks cut off in the middle."""
+    root = shutil.copytree(folder, tmp_path / "copy")
+    index = Index.open(root / "index")
+    record = index.record(int(index.samples_of("mini_val")[0]))
+    damaged = near_field_path(root / "set" / "near_field", record.scene, record.token)
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"PK\x03\x04 and no more")
+    (root / "set" / "gts").write_text("a file")
+    (root / "found").mkdir()
+    (root / "tracks.json").write_text('{"meta": {}, "results": {"a": [')
+    more = [word for name in ("near-field", "occupancy") for word in (f"--{name}", str(root / "found"))]
+    more += ["--tracks", str(root / "tracks.json"), "--out-dir", str(tmp_path / "out")]
+    assert run(root, "all.json", "--draws", "0", *more) == 1
+    said = capsys.readouterr()
+    for reason in (f"near field is not scored: read_near_field: {damaged}: ", "occupancy is not scored: ",
+                   f"tracking is not scored: read_tracks: {root / 'tracks.json'}: not JSON"):  # fmt: skip
+        assert reason in said.out and reason in said.err
+    assert (tmp_path / "out" / "metrics_summary.json").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("Not scored: ") == 3 and "<h2>Tracking" in page and "<h2>Boxes" in page
 
 
 @pytest.mark.slow
