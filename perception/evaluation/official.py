@@ -8,11 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from perception.formats.classes import CATEGORY_TO_CLASS
+
 SUMMARY_NAME = "metrics_summary.json"
 
 
 class NothingToScoreError(ValueError):
-    """There is not one prediction or not one annotation, for which the devkit has no metrics."""
+    """There is not one prediction or not one annotation of a detection class, for which the devkit has no metrics."""
 
 
 def evaluate_official(
@@ -33,7 +35,7 @@ def evaluate_official(
     Raises:
         ImportError: the devkit is not installed.
         FileNotFoundError: there is no such results file.
-        NothingToScoreError: the submission has no box, or the split no annotation.
+        NothingToScoreError: the submission has no box, or the split no annotation of a detection class.
         ValueError: the devkit cannot load the set, or cannot evaluate the submission; says why.
     """
     try:
@@ -54,8 +56,9 @@ def evaluate_official(
     except Exception as error:  # the devkit fails with bare asserts, KeyError and Exception
         kind, reason = _reason(error, Path(results_path), tables, tokens)
         raise kind(f"evaluate_official: {results_path}: {reason}") from error
-    with contextlib.suppress(OSError):
-        (Path(out_dir) / "plots").rmdir()  # made for curves, and empty without them
+    finally:
+        with contextlib.suppress(OSError):
+            (Path(out_dir) / "plots").rmdir()  # made for curves, and empty without them
     return summary
 
 
@@ -104,6 +107,7 @@ def _reason(error: Exception, results_path: Path, tables: Any, tokens: set[str])
         return ValueError, f"{len(extra)} samples do not belong to the split, such as {min(extra)} ({said})"
     if num_boxes == 0:
         return NothingToScoreError, f"it holds no prediction at all, which the devkit cannot evaluate ({said})"
-    if not any(row["sample_token"] in tokens for row in tables.sample_annotation):
-        return NothingToScoreError, f"the split has no annotation to compare with ({said})"
+    annotations = (row for row in tables.sample_annotation if row["sample_token"] in tokens)
+    if not any(row["category_name"] in CATEGORY_TO_CLASS for row in annotations):
+        return NothingToScoreError, f"the split has no annotation of a detection class to compare with ({said})"
     return ValueError, said

@@ -13,7 +13,7 @@ from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.evaluation.bootstrap import SCORES, bootstrap, paired_bootstrap
 from perception.evaluation.detection_report import DetectionReport, details, evaluate_submission, write_metrics
-from perception.evaluation.official import evaluate_official
+from perception.evaluation.official import NothingToScoreError, evaluate_official
 from perception.evaluation.slices import slice_report, standard_slices
 from perception.formats.classes import ATTRIBUTES, DETECTION_CLASSES
 from tests.synthetic_nuscenes import VERSION as SMALL_VERSION
@@ -179,8 +179,9 @@ def test_nothing_annotated_is_zero_with_a_warning(dataset, tmp_path, caplog):
     assert report.summary["mean_ap"] == report.summary["nd_score"] == 0
     assert "there is not one annotation of a detection class in the split train" in caplog.text
     assert len(standard_slices(report)) > 5 and bootstrap(report, draws=2)["mAP"].value == 0
-    with pytest.raises(ValueError, match="Invalid box type: None"):
+    with pytest.raises(NothingToScoreError, match="the split has no annotation of a detection class to compare with"):
         evaluate_official(tmp_path / "set", VERSION, "train", path, tmp_path / "official")
+    assert not list((tmp_path / "official").iterdir())
 
 
 def test_the_last_of_duplicate_keys_wins_as_in_the_devkit(dataset, tmp_path):

@@ -48,6 +48,17 @@ def test_a_model_that_finds_nothing_is_scored_nevertheless(trained, dataroot, tm
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_a_set_without_annotations_of_a_detection_class_is_scored_nevertheless(trained, tmp_path, capsys):
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    path = root / "v1.0-mini" / "category.json"
+    rows = [row | {"name": "static_object.bicycle_rack"} for row in json.loads(path.read_text())]
+    path.write_text(json.dumps(rows))
+    assert load_tool("test").main(arguments(trained, root, tmp_path / "out", "--sensors", "lidar")) == 0
+    assert "the split has no annotation of a detection class to compare with" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "metrics_summary.json").read_text())["mean_ap"] == 0
+    assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "plots").exists()
+
+
 def test_a_set_without_annotations_is_predicted_alone(trained, tmp_path):
     root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, annotations=False)
     assert load_tool("test").main(arguments(trained, root, tmp_path / "out", "--sensors", "lidar")) == 0
