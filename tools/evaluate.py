@@ -94,11 +94,41 @@ def _index(options: argparse.Namespace, temporary: Path) -> Index:
 
 
 def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path]) -> None:
+    from perception.evaluation.detection_report import write_metrics
+    from perception.evaluation.tasks import TaskScores, score_tasks
+
+    problems = []
+    scores: dict[str, Any] = {}
+    if index.has_annotations:
+        scores = _boxes(options, index)
+    else:
+        problems.append("the set has no annotations, boxes are not scored")
+        print(problems[0])
+    tasks = score_tasks(folders, options.dataroot, index, options.split, options.draws)
+    for one in tasks.values():
+        print("\n".join(one.lines()))
+    if options.tracks:
+        try:
+            scores["tracking"] = _tracking(options, index)
+        except (OSError, ValueError, ImportError) as error:
+            tasks["tracking"] = TaskScores("tracking", problem=str(error))
+            print("\n".join(tasks["tracking"].lines()))
+    if options.out_dir:
+        options.out_dir.mkdir(parents=True, exist_ok=True)
+        if "detection" in scores:
+            write_metrics(scores["detection"], options.out_dir)
+        _write_page(options, index, scores | {"tasks": tasks})
+    problems += [line for one in tasks.values() if one.problem for line in one.lines()]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _boxes(options: argparse.Namespace, index: Index) -> dict[str, Any]:
+    """Scores the boxes and prints what they reach; the report and its intervals."""
     from perception.evaluation.bootstrap import bootstrap
-    from perception.evaluation.detection_report import evaluate_submission, write_metrics
+    from perception.evaluation.detection_report import evaluate_submission
     from perception.evaluation.reliability import reliability
     from perception.evaluation.slices import standard_slices
-    from perception.evaluation.tasks import TaskScores, score_tasks
 
     report = evaluate_submission(options.results, index, options.split)
     intervals = bootstrap(report, options.draws) if options.draws else {}
@@ -112,21 +142,7 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
         print(f"  {name:<16}mAP {part.summary['mean_ap']:.4f}, {boxes} boxes")
     if options.against:
         _compare(options, index, report)
-    tasks = score_tasks(folders, options.dataroot, index, options.split, options.draws)
-    for scores in tasks.values():
-        print("\n".join(scores.lines()))
-    tracking = None
-    if options.tracks:
-        try:
-            tracking = _tracking(options, index)
-        except (OSError, ValueError, ImportError) as error:
-            tasks["tracking"] = TaskScores("tracking", problem=str(error))
-            print("\n".join(tasks["tracking"].lines()))
-    if options.out_dir:
-        write_metrics(report, options.out_dir)
-        _write_page(options, index, report, {"intervals": intervals, "tasks": tasks, "tracking": tracking})
-    if problems := [line for scores in tasks.values() if scores.problem for line in scores.lines()]:
-        raise ValueError("; ".join(problems))
+    return {"detection": report, "intervals": intervals}
 
 
 def _compare(options: argparse.Namespace, index: Index, report: DetectionReport) -> None:
@@ -153,22 +169,23 @@ def _tracking(options: argparse.Namespace, index: Index) -> dict[str, Any]:
     return summary
 
 
-def _write_page(options: argparse.Namespace, index: Index, report: DetectionReport, scores: dict[str, Any]) -> None:
+def _write_page(options: argparse.Namespace, index: Index, scores: dict[str, Any]) -> None:
     from perception.evaluation.confusion import confusion
     from perception.evaluation.html_report import ReportContents, write_report
     from perception.evaluation.html_worst import worst_pictures
 
-    contents = ReportContents(
-        title=f"Evaluation of {options.results.name}",
-        facts={
-            "results": str(options.results),
-            "set": f"{options.dataroot} {options.version}",
-            "split": f"{options.split}, {len(report.scenes)} scenes, {len(report.sample_scenes)} samples",
-        },
-        detection=report,
-        pictures=worst_pictures(report, confusion(report).faults, index, options.split, options.dataroot),
-        **scores,
-    )
+    positions = index.samples_of(options.split)
+    facts = {
+        "results": str(options.results),
+        "set": f"{options.dataroot} {options.version}",
+        "split": f"{options.split}, {len(set(index.scenes_of(positions).tolist()))} scenes, {len(positions)} samples",
+    }
+    if report := scores.get("detection"):
+        faults = confusion(report).faults
+        scores["pictures"] = worst_pictures(report, faults, index, options.split, options.dataroot)
+    else:
+        facts["boxes"] = "not scored, the set has no annotations"
+    contents = ReportContents(f"Evaluation of {options.results.name}", facts, **scores)
     write_report(options.out_dir / "report.html", contents)
     print(f"wrote {options.out_dir / 'report.html'}")
 

@@ -53,7 +53,8 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
     """Scores a submission with the nuScenes detection metrics (configuration `detection_cvpr_2019`).
 
     Every figure equals the devkit's. Where the devkit gives up, because the whole submission has no box or the whole
-    split no annotation, all precisions are 0, all errors 1, and a warning says why.
+    split no annotation, all precisions are 0, all errors 1, and a warning says why; so it does where the filters leave
+    none of them.
 
     Args:
         results_path: the submission. For an official split it must hold exactly the samples that the set has of it;
@@ -80,11 +81,12 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
         submission = read_submission(results_path).of_samples(tokens)
     truth, racks = annotated_boxes(index, positions)
     predictions, keys = predicted_boxes(submission, index, positions)
-    for kind, boxes in (("prediction", predictions), ("annotation of a detection class", truth)):
-        if not len(boxes):
-            _LOG.warning("%s: there is not one %s in the split %s; every precision is 0", results_path, kind, split)
-    truth = filter_boxes(truth, truth.samples, racks)
-    predictions = filter_boxes(predictions, keys, racks)
+    all_boxes = {"prediction": (predictions, keys), "annotation of a detection class": (truth, truth.samples)}
+    predictions, truth = (filter_boxes(boxes, samples, racks) for boxes, samples in all_boxes.values())
+    for (kind, (boxes, _)), kept in zip(all_boxes.items(), (predictions, truth), strict=True):
+        if not len(kept):
+            what = f"{kind} that the filters leave" if len(boxes) else kind
+            _LOG.warning("%s: there is not one %s in the split %s; every precision is 0", results_path, what, split)
     matches = match_boxes(truth, predictions, len(positions))
     found = all_curves(truth, predictions, matches)
     summary = summarize(found)

@@ -161,6 +161,20 @@ def test_nothing_found_is_zero_with_a_warning(dataset, tmp_path, caplog):
     assert "there is not one prediction in the split train" in caplog.text
 
 
+def test_nothing_left_by_the_filters_is_zero_with_a_warning(tmp_path, caplog):
+    """Predictions a kilometre off, and annotations without a point."""
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    path = root / SMALL_VERSION / "sample_annotation.json"
+    path.write_text(json.dumps([row | {"num_lidar_pts": 0} for row in json.loads(path.read_text())]))
+    build_index(root, SMALL_VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    (token,) = index.tokens_of(np.arange(1))
+    results = write_results(tmp_path / "results.json", {token: [box(token, [9e3, 9e3, 0])]})
+    assert evaluate_submission(results, index, "mini_val").summary["mean_ap"] == 0
+    for kind in ("prediction", "annotation of a detection class"):
+        assert f"there is not one {kind} that the filters leave in the split mini_val" in caplog.text
+
+
 def test_nothing_annotated_is_zero_with_a_warning(dataset, tmp_path, caplog):
     """A split of which no annotation has a detection class; the devkit gives up on it."""
     tables = tmp_path / "set" / VERSION

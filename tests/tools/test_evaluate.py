@@ -132,6 +132,29 @@ def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, ca
     assert "AMOTA" in page and "Near field" in page and "1.000 to 1.000" in page
 
 
+def test_near_fields_of_a_set_without_annotations_are_scored(folder, tmp_path, capsys):
+    root = shutil.copytree(folder, tmp_path / "copy")
+    (root / "set" / VERSION / "sample_annotation.json").write_text("[]")
+    index = Index.open(root / "index")
+    cells = np.zeros(NEAR_FIELD_GRID.shape[1:], dtype=np.uint8)
+    for position in index.samples_of("mini_val"):
+        record = index.record(int(position))
+        path = near_field_path(root / "set" / "near_field", record.scene, record.token)
+        found = near_field_path(root / "found", record.scene, record.token)
+        for one, content in (
+            (path, near_field_bytes(cells)),
+            (found, near_field_prediction_bytes(cells.astype(np.float32))),
+        ):
+            one.parent.mkdir(parents=True, exist_ok=True)
+            one.write_bytes(content)
+    assert run(root, "all.json", "--near-field", str(root / "found"), "--out-dir", str(tmp_path / "out")) == 1
+    said = capsys.readouterr()
+    assert said.err == "evaluate: the set has no annotations, boxes are not scored\n"
+    assert "near field iou" in said.out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "not scored, the set has no annotations" in page and "<h2>Near field" in page and "3 samples" in page
+
+
 def test_damage_in_one_file_leaves_the_rest_scored(folder, tmp_path, capsys):
     """A truth of the near field that is none, a folder of occupancy that is a file, tracks cut off in the middle."""
     root = shutil.copytree(folder, tmp_path / "copy")

@@ -36,8 +36,8 @@ def root(tmp_path) -> Path:
     return folder
 
 
-def run(root: Path) -> int:
-    """Runs the tool with an untrained model of boxes, map and occupancy; writes to `out` beside the set."""
+def run(root: Path, tool: str = "test", *more: str, boxes: bool = True) -> int:
+    """Runs a tool with an untrained model of boxes, map and occupancy; writes to `out` beside the set."""
     config = tiny_config(root, cameras=False)
     sizes = {"in_channels": 8, "channels": 8}
     network = {"class_path": f"{HEADS}.occupancy_networks.ChannelToHeight", "init_args": sizes}
@@ -45,17 +45,19 @@ def run(root: Path) -> int:
         "map": {"class_path": f"{HEADS}.map.MapHead", "init_args": sizes | {"map_classes": ["vehicle"]}},
         "occupancy": {"class_path": f"{HEADS}.occupancy.OccupancyHead", "init_args": {"network": network}},
     }
+    if not boxes:
+        del config["model"]["init_args"]["detector"]["init_args"]["heads"]["boxes"]
     torch.manual_seed(0)
     weights = root.parent / "weights.safetensors"
     save_weights(build_detector(config), weights)
     path = write_config(root.parent / "config.yaml", config)
-    options = ["--version", VERSION, "--on-error", "skip", "--draws", "5", "--out-dir", str(root.parent / "out")]
-    return load_tool("test").main([str(path), str(weights), *options])
+    options = ["--version", VERSION, "--on-error", "skip", "--out-dir", str(root.parent / "out"), *more]
+    return load_tool(tool).main([str(path), str(weights), *options])
 
 
 def test_every_head_is_written_and_scored_where_its_truth_is_there(root, capsys):
     out = root.parent / "out"
-    assert run(root) == 0
+    assert run(root, "test", "--draws", "5") == 0
     said = capsys.readouterr().out
     assert re.search(r"map vehicle/vehicle +\d\.\d{4} \[", said)
     assert re.search(r"occupancy is not scored: .*labels\.npz", said)
@@ -69,6 +71,20 @@ def test_every_head_is_written_and_scored_where_its_truth_is_there(root, capsys)
     for title in ("Boxes", "Map", "Occupancy"):
         assert f"<h2>{title}" in page
     assert page.count("Not scored: ") == 1
+
+
+def test_a_model_without_boxes_is_tested_and_run(root, capsys):
+    out = root.parent / "out"
+    assert run(root, boxes=False) == 0
+    said = capsys.readouterr().out
+    assert f"{out}: 3 samples, the model has no head of boxes" in said and "map vehicle/vehicle" in said
+    assert not (out / "results.json").exists() and not (out / "metrics_summary.json").exists()
+    page = (out / "report.html").read_text()
+    assert "<h2>Map" in page and "<h2>Boxes" not in page and "1 scenes, 3 samples" in page
+    assert run(root, "run_drive", "scene-0103", "--no-pictures", boxes=False) == 0
+    assert not (out / "results.json").exists()
+    lines = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
+    assert [line["token"] for line in lines] == [SEEN, BLIND, LAST] and not any(line["detections"] for line in lines)
 
 
 def write_occupancy(root: Path) -> dict[str, Path]:
