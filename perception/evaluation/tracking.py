@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 
 from perception.data.index import Index
 from perception.evaluation.detection import detections_in_global
+from perception.evaluation.official import silence
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_from_nuscenes
 from perception.formats.splits import SPLITS
@@ -205,13 +205,6 @@ def _write_out_of_range(path: Path, submission: TrackingSubmission) -> None:
     path.write_text(json.dumps({"meta": submission.meta, "results": results}))
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Leaves out what the devkit prints, progress bars included."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
 def _evaluate_official(
     tracks_path: Path, version: str, split: str, dataroot: str | Path, out_dir: str | Path
 ) -> dict[str, Any]:
@@ -223,7 +216,7 @@ def _evaluate_official(
             "evaluate_tracks: nuscenes-devkit, motmetrics and pandas are needed: pip install '.[tracking]'"
         ) from error
     try:
-        with _silence(), warnings.catch_warnings():
+        with silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of means over classes without annotations
             evaluation = TrackingEval(
                 config_factory("tracking_nips_2019"),
