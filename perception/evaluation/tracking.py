@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from perception.data.index import Index
-from perception.evaluation.detection import detections_in_global
+from perception.evaluation.detection import check_in_set, detections_in_global
 from perception.evaluation.official import silence
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_from_nuscenes
 from perception.formats.splits import SPLITS
 from perception.formats.submission import SampleDetections, SubmissionMeta
-from perception.formats.submission_reader import Submission, read_submission, validate_submission
+from perception.formats.submission_reader import Submission
 from perception.formats.tracking_submission import (
     TRACKING_CLASSES,
     TrackingSubmission,
@@ -34,28 +34,6 @@ from perception.tracking.tracker import Moment
 
 _LOG = logging.getLogger(__name__)
 _FAR_M = 1e6  # beyond the range of every class
-
-
-def read_detections(results_path: str | Path, index: Index, split: str) -> Submission:
-    """Reads the detections of a split.
-
-    Args:
-        results_path: a detection submission. For an official split it must hold exactly the samples that the set has
-            of it; for one of the set's own it may hold more.
-        index: of the set.
-        split: an official one, of which scenes may be missing, or one of the set's own.
-
-    Returns:
-        The boxes of the split's samples.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no submission or does not fit the split, or the split is unknown.
-    """
-    tokens = index.tokens_of(index.samples_of(split))
-    if split in SPLITS:
-        return validate_submission(results_path, tokens)
-    return read_submission(results_path).of_samples(tokens)
 
 
 def meta_of(submission: Submission) -> SubmissionMeta:
@@ -133,7 +111,8 @@ def evaluate_tracks(
     each class with annotations; a warning says so.
 
     Args:
-        tracks_path: the submission; its samples must fit the split as in `read_detections`.
+        tracks_path: the submission; its samples must fit the split as in
+            `perception.evaluation.detection.read_detections`.
         index: of the set, with annotations.
         split: an official one, of which scenes may be missing, or one of the set's own.
         dataroot: folder of the set.
@@ -153,9 +132,12 @@ def evaluate_tracks(
         raise ValueError(f"evaluate_tracks: index must have annotations, {index.folder} has none")
     positions = index.samples_of(split)
     tokens = index.tokens_of(positions)
-    submission = (
-        validate_tracks(tracks_path, tokens) if split in SPLITS else read_tracks(tracks_path).of_samples(tokens)
-    )
+    if split in SPLITS:
+        submission = validate_tracks(tracks_path, tokens)
+    else:
+        submission = read_tracks(tracks_path)
+        check_in_set("evaluate_tracks", tracks_path, submission.sample_tokens, index)
+        submission = submission.of_samples(tokens)
     _check_one_class_each(submission, index, positions, tracks_path)
     annotations, _ = index.annotations_of(positions)
     if not np.isin(annotations.labels, [DETECTION_CLASSES.index(name) for name in TRACKING_CLASSES]).any():

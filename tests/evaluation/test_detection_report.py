@@ -12,6 +12,7 @@ from benchmarks.blow_up_nuscenes import VERSION, Size, blow_up
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.evaluation.bootstrap import SCORES, bootstrap, paired_bootstrap
+from perception.evaluation.detection_metrics import ERRORS, curves
 from perception.evaluation.detection_report import DetectionReport, details, evaluate_submission, write_metrics
 from perception.evaluation.official import NothingToScoreError, evaluate_official
 from perception.evaluation.slices import slice_report, standard_slices
@@ -121,6 +122,28 @@ def test_a_split_of_the_sets_own_takes_its_samples_out_of_a_larger_file(dataset,
     assert len(report.sample_scenes) < len(results)
 
 
+def test_a_box_that_names_another_sample_is_told_and_matched_in_that_one(dataset, tmp_path, caplog):
+    results = random_results(dataset[1], 10, per_sample=5)
+    for rows, token in zip(results.values(), results, strict=True):
+        for row in rows:
+            row["sample_token"] = token
+    (first, second), (_, other) = list(results)[:2], list(results.values())[:2]
+    other[3]["sample_token"], other[4]["sample_token"] = first, "elsewhere"
+    path = write_results(tmp_path / "results.json", results)
+    report = evaluate_submission(path, dataset[1], "train")
+    assert "2 boxes name another sample than the one they stand under" in caplog.text
+    assert f"the first: sample '{second}', box 3, field sample_token: '{first}'" in caplog.text
+    assert (report.predictions.samples == -1).sum() <= 1
+    assert_equal_to_devkit(dataset, results, tmp_path)
+
+
+def test_samples_that_the_set_does_not_have_are_refused_in_a_split_of_its_own(dataset, tmp_path):
+    results = random_results(dataset[1], 11, per_sample=2) | {"elsewhere": []}
+    path = write_results(tmp_path / "results.json", results)
+    with pytest.raises(ValueError, match="results must be of the set's samples, 1 are not, such as 'elsewhere'"):
+        evaluate_submission(path, dataset[1], "two")
+
+
 def test_rounding_decides_between_mirrored_offsets_as_in_the_devkit(dataset, tmp_path):
     """Predictions in the middle between annotations, to the last bit, and at the limits of distance."""
     index = dataset[1]
@@ -223,16 +246,30 @@ def test_what_cannot_be_scored_is_an_error(dataset, tmp_path):
     index = dataset[1]
     results = random_results(index, 3, per_sample=5)
     token = next(iter(results))
-    for row in results[token]:
-        row["detection_score"] = -0.5
-    path = write_results(tmp_path / "negative.json", results)
-    with pytest.raises(ValueError, match=r"curves: scores must be >= 0, got -0.5"):
-        evaluate_submission(path, index, "train")
+    for score in (-0.5, -1e-300, float("inf")):
+        results[token][3]["detection_score"] = score
+        path = write_results(tmp_path / "wrong.json", results)
+        place = rf"wrong.json: sample '{token}': box 3, field detection_score"
+        with pytest.raises(ValueError, match=rf"{place}: must be finite and >= 0, got {score}"):
+            evaluate_submission(path, index, "train")
+    del results[token][3]["detection_score"]
+    with pytest.raises(ValueError, match=rf"{place}: must be finite and >= 0, got -1.0"):
+        evaluate_submission(write_results(path, results), index, "train")
     path = write_results(tmp_path / "short.json", {key: rows for key, rows in results.items() if key != token})
     with pytest.raises(ValueError, match=rf"1 samples of the split are missing, such as {token}"):
         evaluate_submission(path, index, "train")
     with pytest.raises(ValueError, match=r"split 'val' has none|'val' has none"):
         evaluate_submission(path, index, "val")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("largest", [1.0, 3.0, 1e300])
+def test_scores_beyond_1_are_only_an_order_and_too_large_ones_are_named(largest):
+    hit, errors = np.ones(3, dtype=bool), {name: np.zeros(3) for name in ERRORS}
+    found = curves(np.array([largest, 0.5, 0.25]), hit, errors, 3)
+    assert found.average_precision == pytest.approx(1) and found.confidence[0] == largest
+    with pytest.raises(ValueError, match=r"not too large to interpolate, got 0.25 to 1.7e\+308"):
+        curves(np.array([1.7e308, 0.5, 0.25]), hit, errors, 3)
 
 
 def truth_results(index: Index) -> dict:
