@@ -136,17 +136,16 @@ def _boxes(options: argparse.Namespace, index: Index) -> dict[str, Any]:
     print("expected calibration error:")
     for name, one in reliability(report).items():
         print(f"  {name:<25}{one.calibration_error:.4f}")
-    print("slices:")
+    print("slices, mean AP over the classes that each has:")
     for name, part in standard_slices(report).items():
-        boxes = sum(len(match.truth) for match in part.matches.values())
-        print(f"  {name:<16}mAP {part.summary['mean_ap']:.4f}, {boxes} boxes")
+        print(f"  {name:<16}{part.mean_of_present:.4f}, {sum(part.num_truth.values())} boxes")
     if options.against:
         _compare(options, index, report)
     return {"detection": report, "intervals": intervals}
 
 
 def _compare(options: argparse.Namespace, index: Index, report: DetectionReport) -> None:
-    from perception.evaluation.bootstrap import paired_bootstrap
+    from perception.evaluation.bootstrap import PRESENT, paired_bootstrap
     from perception.evaluation.detection_report import evaluate_submission
     from perception.evaluation.slices import standard_slices
 
@@ -154,9 +153,9 @@ def _compare(options: argparse.Namespace, index: Index, report: DetectionReport)
     print(f"better than {options.against}, scene by scene:")
     for name, gain in paired_bootstrap(other, report, max(options.draws, 1)).items():
         _print_gain(name, gain)
-    print("  mAP of slices:")
+    print("  slices, mean AP over the classes that each has:")
     for (name, one), before in zip(standard_slices(report).items(), standard_slices(other).values(), strict=True):
-        _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))["mAP"])
+        _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))[PRESENT])
 
 
 def _tracking(options: argparse.Namespace, index: Index) -> dict[str, Any]:

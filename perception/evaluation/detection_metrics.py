@@ -195,6 +195,20 @@ def summarize(found: Mapping[tuple[str, float], Curves]) -> dict[str, Any]:
     }
 
 
+def mean_of_present(precisions: Mapping[str, float], num_truth: Mapping[str, int]) -> float:
+    """Mean over the classes that a part of a split has; the official mean counts absent ones as 0.
+
+    Args:
+        precisions: average precision by class.
+        num_truth: annotations by class.
+
+    Returns:
+        The mean, NaN where no class is there.
+    """
+    present = [precisions[name] for name, count in num_truth.items() if count]
+    return float(np.mean(present)) if present else float("nan")
+
+
 def _cumulative_mean(values: np.ndarray) -> np.ndarray:
     """(H,) mean of the values up to each, NaN left out; 0 before the first number, 1 if there is none at all."""
     known = ~np.isnan(values)

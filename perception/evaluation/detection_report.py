@@ -14,7 +14,7 @@ import numpy as np
 from perception.data.index import Index
 from perception.evaluation.detection import read_detections
 from perception.evaluation.detection_matches import ClassMatches, match_boxes
-from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, summarize
+from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, mean_of_present, summarize
 from perception.evaluation.eval_boxes import EvalBoxes, annotated_boxes, filter_boxes, predicted_boxes
 from perception.evaluation.official import SUMMARY_NAME
 from perception.formats.files import atomic_writer
@@ -48,6 +48,16 @@ class DetectionReport:
     sample_scenes: np.ndarray
     scenes: tuple[str, ...]
     descriptions: tuple[str, ...] = ()
+
+    @property
+    def num_truth(self) -> dict[str, int]:
+        """How many annotations are evaluated, by class."""
+        return {name: len(match.truth) for name, match in self.matches.items()}
+
+    @property
+    def mean_of_present(self) -> float:
+        """Mean average precision over the classes that have annotations, as for slices; NaN where none has."""
+        return mean_of_present(self.summary["mean_dist_aps"], self.num_truth)
 
 
 def evaluate_submission(results_path: str | Path, index: Index, split: str) -> DetectionReport:

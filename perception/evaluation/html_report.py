@@ -186,13 +186,10 @@ def _slices(report: DetectionReport) -> Markup:
     sliced = {"all": report, **standard_slices(report)}
     rows, shades = [], np.zeros((len(sliced), len(DETECTION_CLASSES) + 2))
     for number, (name, one) in enumerate(sliced.items()):
-        counts = [len(one.matches[label].truth) for label in DETECTION_CLASSES]
-        precisions = [one.summary["mean_dist_aps"][label] for label in DETECTION_CLASSES]
-        values = [value if count else math.nan for value, count in zip(precisions, counts, strict=True)]
-        present = [value for value in values if not math.isnan(value)]
-        mean = sum(present) / len(present) if present else math.nan
-        rows.append([name, str(sum(counts)), *map(_number, [mean, *values])])
-        shades[number, 1:] = 0.6 * np.array([mean, *values])
+        counts, precisions = one.num_truth, one.summary["mean_dist_aps"]
+        values = [precisions[label] if counts[label] else math.nan for label in DETECTION_CLASSES]
+        rows.append([name, str(sum(counts.values())), *map(_number, [one.mean_of_present, *values])])
+        shades[number, 1:] = 0.6 * np.array([one.mean_of_present, *values])
     header = ["part", "annotated", "mean", *map(_words, DETECTION_CLASSES)]
     return table(header, rows, shades)
 
