@@ -325,6 +325,23 @@ def test_slices_share_the_annotations_out(dataset, tmp_path):
     assert worst_difference(details(whole.curves), details(report.curves)) <= 1e-12
 
 
+def test_slices_by_points_count_those_of_the_lidar_and_the_filter_all(tmp_path):
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    path = root / SMALL_VERSION / "sample_annotation.json"
+    counts = [(0, 0), (0, 60), (5, 60), (6, 0), (50, 60), (51, 0), (9, 9)]  # the last is the rack
+    rows = [
+        row | {"num_lidar_pts": lidar, "num_radar_pts": radar}
+        for row, (lidar, radar) in zip(json.loads(path.read_text()), counts, strict=True)
+    ]
+    path.write_text(json.dumps(rows))
+    build_index(root, SMALL_VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    results = write_results(tmp_path / "results.json", truth_results(index))
+    slices = standard_slices(evaluate_submission(results, index, "mini_val"))
+    sizes = {name: sum(one.num_truth.values()) for name, one in slices.items() if "points" in name}
+    assert sizes == {"points <= 5": 2, "points 6-50": 2, "points > 50": 1}
+
+
 def test_intervals_hold_the_value_and_shrink_for_equal_scenes(dataset, tmp_path):
     path = write_results(tmp_path / "results.json", random_results(dataset[1], 5))
     report = evaluate_submission(path, dataset[1], "train")
