@@ -78,6 +78,11 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
     assert "--draws must be at least 0, got -1" in capsys.readouterr().err
     assert run(folder, "all.json", "--map", str(folder / "maps")) == 1
     assert f"there is no such folder of predictions: {folder / 'maps'}" in capsys.readouterr().err
+    index = ["--index", str(folder / "index")]
+    assert run(folder, "all.json", *index, "--version", "v1.0-trainval") == 1
+    assert f"--index must be of version v1.0-trainval, {folder / 'index'} is of {VERSION}" in capsys.readouterr().err
+    assert run(folder, "all.json", *index, "--dataroot", str(folder / "all.json")) == 1
+    assert f"--dataroot must be a folder, got {folder / 'all.json'}" in capsys.readouterr().err
     content = json.loads((folder / "all.json").read_text())
     token = next(iter(content["results"]))
     content["results"][token][0]["size"][1] = -1.0

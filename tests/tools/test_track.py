@@ -57,6 +57,11 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("track: ")
     assert run(folder, tmp_path, "--tracker", "greedy", "--association", "hungarian") == 1
     assert capsys.readouterr().err == "track: --association is for --tracker kalman\n"
+    index = ["--index", str(folder / "index")]
+    assert run(folder, tmp_path, *index, "--version", "v1.0-trainval") == 1
+    assert f"--index must be of version v1.0-trainval, {folder / 'index'} is of {VERSION}" in capsys.readouterr().err
+    assert run(folder, tmp_path, *index, "--dataroot", str(folder / "nowhere")) == 1
+    assert f"--dataroot must be a folder, got {folder / 'nowhere'}" in capsys.readouterr().err
     content = json.loads((folder / "truth.json").read_text())
     token = next(iter(content["results"]))
     del content["results"][token]
