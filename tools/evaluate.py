@@ -123,7 +123,7 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
         if "detection" in scores:
             write_metrics(scores["detection"], options.out_dir)
         _write_page(options, index, scores | {"tasks": tasks})
-    problems += [line for one in tasks.values() if one.problem for line in one.lines()]
+    problems += [line for one in tasks.values() for line in one.problem_lines()]
     if problems:
         raise ValueError("; ".join(problems))
 

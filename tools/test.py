@@ -79,7 +79,7 @@ def _run(parsed: argparse.Namespace) -> None:
     report = None if nothing.detections is None else _score(run, split, options.out_dir)
     tasks = _score_tasks(run, nothing, split, options.out_dir, parsed.draws)
     _write_page(run, split, options, {"detection": report, "tasks": tasks}, parsed.draws)
-    if problems := [line for scores in tasks.values() if scores.damaged for line in scores.lines()]:
+    if problems := [line for scores in tasks.values() if scores.damaged for line in scores.problem_lines()]:
         raise ValueError("; ".join(problems))
 
 

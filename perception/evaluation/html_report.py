@@ -208,7 +208,8 @@ def _task(scores: TaskScores) -> list[Markup]:
     if scores.problem:
         return [element("p", f"Not scored: {scores.problem}")]
     rows = [[_words(name), _number(it.value), _range(it)] for name, it in scores.figures.items()]
-    parts = [table(["figure", "value", "95 %"], rows)]
+    parts = [element("p", f"Not scored: {name}: {reason}") for name, reason in scores.missing.items()]
+    parts.append(table(["figure", "value", "95 %"], rows))
     for title, by_row in scores.tables.items():
         columns = list(next(iter(by_row.values()), {}))
         cells = [[_words(name), *(_number(row[column]) for column in columns)] for name, row in by_row.items()]

@@ -59,6 +59,7 @@ class Task:
         evaluate: folder, dataroot, index and split to a report.
         intervals: report and number of draws to figures.
         tables: report to figures by class.
+        missing: report to what could not be scored for want of its truth: why, by name of the part.
     """
 
     title: str
@@ -66,11 +67,12 @@ class Task:
     evaluate: Callable[[Path, Path, Index, str], Any]
     intervals: Callable[[Any, int], dict[str, Interval]]
     tables: Callable[[Any], Tables] = _no_tables
+    missing: Callable[[Any], Mapping[str, str]] = lambda report: {}
 
 
 TASKS: Mapping[str, Task] = {
     "near_field": Task("near field", write_near_field_predictions, evaluate_near_field, near_field_bootstrap),
-    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap, _map_tables),
+    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap, _map_tables, lambda report: report.missing),
     "occupancy": Task(
         "occupancy", write_occupancy_predictions, evaluate_occupancy, occupancy_bootstrap, _occupancy_tables
     ),
@@ -88,6 +90,7 @@ class TaskScores:
         problem: why it could not be scored, else ''.
         damaged: whether the problem is another one than a missing file.
         tables: further figures, by class.
+        missing: parts that could not be scored for want of their truth: why, by name.
     """
 
     title: str
@@ -95,16 +98,25 @@ class TaskScores:
     problem: str = ""
     damaged: bool = False
     tables: Tables = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def problem_lines(self) -> list[str]:
+        """What is not scored, in words.
+
+        Returns:
+            A line for the task or for each of its parts, saying why.
+        """
+        parts = {f"{self.title} {part}": reason for part, reason in self.missing.items()}
+        problems = {self.title: self.problem} if self.problem else parts
+        return [f"{name} is not scored: {reason}" for name, reason in problems.items()]
 
     def lines(self) -> list[str]:
         """The scores in words.
 
         Returns:
-            A line for each figure, or the one that says what is missing.
+            A line for each figure, and for what is not scored.
         """
-        if self.problem:
-            return [f"{self.title} is not scored: {self.problem}"]
-        return [
+        return self.problem_lines() + [
             f"  {self.title} {name:<19} {it.value:.4f} [{it.low:.4f}, {it.high:.4f}]"
             for name, it in self.figures.items()
         ]
@@ -140,5 +152,5 @@ def score_tasks(
             continue
         nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
         figures = task.intervals(report, draws) if draws else nothing
-        found[name] = TaskScores(task.title, figures, tables=task.tables(report))
+        found[name] = TaskScores(task.title, figures, tables=task.tables(report), missing=task.missing(report))
     return found
