@@ -3,7 +3,8 @@
 Prints mAP, NDS, the average precision of every class, how far scores are off and the slices; with --out-dir writes
 `metrics_summary.json` and `metrics_details.json` as the devkit does, and `report.html`. With --against, says how much
 better this submission is than another one. Near fields, maps, occupancy and tracks are scored beside it where they are
-named; one that cannot be scored, as its truth is missing or a file is damaged, says why and the others go on.
+named, and written to `near_field.json` and so on; one that cannot be scored, as its truth is missing or a file is
+damaged, says why and the others go on.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _index(options: argparse.Namespace, temporary: Path) -> Index:
 
 def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path]) -> None:
     from perception.evaluation.detection_report import write_metrics
-    from perception.evaluation.tasks import TaskScores, score_tasks
+    from perception.evaluation.tasks import TaskScores, score_tasks, write_scores
 
     problems = []
     scores: dict[str, Any] = {}
@@ -122,6 +123,7 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
         options.out_dir.mkdir(parents=True, exist_ok=True)
         if "detection" in scores:
             write_metrics(scores["detection"], options.out_dir)
+        write_scores(options.out_dir, tasks)
         _write_page(options, index, scores | {"tasks": tasks})
     problems += [line for one in tasks.values() for line in one.problem_lines()]
     if problems:

@@ -143,18 +143,13 @@ def _score(run: Run, split: str, out_dir: Path) -> DetectionReport | None:
 
 
 def _score_tasks(run: Run, nothing: Predictions, split: str, out_dir: Path, draws: int) -> dict[str, TaskScores]:
-    from dataclasses import asdict
-
-    from perception.evaluation.tasks import TASKS, score_tasks
-    from perception.formats.files import atomic_writer
+    from perception.evaluation.tasks import TASKS, score_tasks, write_scores
 
     folders = {name: out_dir / name for name in TASKS if getattr(nothing, name) is not None}
     tasks = score_tasks(folders, run.dataroot, run.loader.index, split, draws)
-    for name, scores in tasks.items():
+    for scores in tasks.values():
         print("\n".join(scores.lines()))
-        if not scores.problem:
-            with atomic_writer(out_dir / f"{name}.json") as file:
-                file.write(json.dumps({key: asdict(it) for key, it in scores.figures.items()}, indent=2).encode())
+    write_scores(out_dir, tasks)
     return tasks
 
 

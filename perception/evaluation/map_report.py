@@ -15,7 +15,7 @@ import torch
 
 from perception.data.index import Index
 from perception.evaluation.bootstrap import Interval, draw_scenes, intervals_of
-from perception.evaluation.map import MapRule, best_overlaps, overlaps
+from perception.evaluation.map import MapRule, best_overlaps
 from perception.evaluation.map_truths import PROTOCOLS, MapTruths, look_up
 from perception.formats.files import atomic_writer
 from perception.formats.map_predictions import PredictedMap, map_path, map_prediction_bytes, read_map_prediction
@@ -54,22 +54,6 @@ class MapReport:
         """Largest overlap over the thresholds, by name in `names`."""
         values = _scores(self, np.ones((1, len(self.scenes)), dtype=np.int64))[0]
         return dict(zip(self.names, values.tolist(), strict=True))
-
-    def tables(self) -> dict[str, dict[str, object]]:
-        """Overlap by class and threshold, for a JSON file.
-
-        Returns:
-            By protocol "thresholds", and by class "overlap" at each of them and "true_cells", how many there are.
-        """
-        found: dict[str, dict[str, object]] = {}
-        for protocol, rule in self.rules.items():
-            total = self.counts[protocol].sum(0)  # (S, K, T, 3) -> (K, T, 3)
-            rows = zip(
-                rule.class_names, overlaps(total).tolist(), (total[:, 0, 0] + total[:, 0, 2]).tolist(), strict=True
-            )
-            found[protocol] = {"thresholds": list(rule.thresholds)}
-            found[protocol] |= {name: {"overlap": row, "true_cells": cells} for name, row, cells in rows}
-        return found
 
 
 def write_map_predictions(folder: str | Path, predictions: Iterable[tuple[Predictions, str]]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from perception.evaluation.occupancy_report import (
     occupancy_bootstrap,
     write_occupancy_predictions,
 )
+from perception.formats.files import atomic_writer
 from perception.structures import Predictions
 
 Writer = Callable[[Path, Iterable[tuple[Predictions, str]]], int]
@@ -154,3 +156,23 @@ def score_tasks(
         figures = task.intervals(report, draws) if draws else nothing
         found[name] = TaskScores(task.title, figures, tables=task.tables(report), missing=task.missing(report))
     return found
+
+
+def write_scores(out_dir: str | Path, scores: Mapping[str, TaskScores]) -> None:
+    """Writes `<name>.json` of every task that was scored.
+
+    Each holds `figures`, by name `value`, `low` and `high`, and `tables`, by title, row and column; NaN is bare, as in
+    the devkit's files.
+
+    Args:
+        out_dir: an existing folder.
+        scores: by name, as of `score_tasks`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for name, one in scores.items():
+        if not one.problem:
+            content = {"figures": {key: asdict(it) for key, it in one.figures.items()}, "tables": one.tables}
+            with atomic_writer(Path(out_dir) / f"{name}.json") as file:
+                file.write(json.dumps(content, indent=2).encode())

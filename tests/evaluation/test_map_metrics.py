@@ -25,7 +25,7 @@ from perception.evaluation.map_report import (
     write_map_predictions,
 )
 from perception.evaluation.map_truths import MapTruths, look_up
-from perception.evaluation.tasks import score_tasks
+from perception.evaluation.tasks import TASKS, score_tasks
 from perception.formats.map_predictions import PredictedMap
 from perception.formats.nuscenes_map import VectorMapBuilder, write_maps
 from perception.formats.nuscenes_map_raster import MAP_CLASSES
@@ -169,11 +169,9 @@ def test_the_truth_as_prediction_is_right_but_for_what_drawing_again_costs(
     assert figures["lidar/drivable_area"] > 0.95
     mean = np.mean([figures[f"lidar/{name}"] for name in MAP_CLASSES])
     assert figures["lidar/mean"] == pytest.approx(mean, abs=1e-12)
-    table = report.tables()["lidar"]
-    assert table["thresholds"] == list(THRESHOLDS)
-    row = table["walkway"]
-    assert isinstance(row, dict) and max(row["overlap"]) == figures["lidar/walkway"]
-    assert row["true_cells"] == report.counts["lidar"][0, 2, 0, [0, 2]].sum()
+    row = TASKS["map"].tables(report)["overlap by threshold, lidar"]["walkway"]
+    assert list(row) == [f"{threshold:.2f}" for threshold in THRESHOLDS]
+    assert max(row.values()) == figures["lidar/walkway"]
     write_map_predictions(tmp_path / "far", right(root, index, 8))
     far = evaluate_map(tmp_path / "far", root, index, "mini_train").figures
     assert far["lidar/ped_crossing"] < 0.2 and far["lidar/drivable_area"] > 0.9  # the road runs along the drive

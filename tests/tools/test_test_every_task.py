@@ -61,7 +61,11 @@ def test_every_head_is_written_and_scored_where_its_truth_is_there(root, capsys)
     said = capsys.readouterr().out
     assert re.search(r"map vehicle/vehicle +\d\.\d{4} \[", said)
     assert re.search(r"occupancy is not scored: .*labels\.npz", said)
-    assert set(json.loads((out / "map.json").read_text())) == {"vehicle/vehicle"}
+    written = json.loads((out / "map.json").read_text())
+    assert set(written["figures"]) == {"vehicle/vehicle"}
+    assert written["tables"]["overlap by threshold, vehicle"]["vehicle"] == {
+        "0.50": written["figures"]["vehicle/vehicle"]["value"]
+    }
     assert not (out / "occupancy.json").exists()
     maps = [read_map_prediction(map_path(out / "map", "scene-0103", name)).probabilities for name in (SEEN, BLIND)]
     assert [bool(np.isnan(values).all()) for values in maps] == [False, True]
