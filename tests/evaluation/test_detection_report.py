@@ -14,6 +14,7 @@ from perception.data.index_build import build_index
 from perception.evaluation.bootstrap import SCORES, bootstrap, paired_bootstrap
 from perception.evaluation.detection_metrics import ERRORS, curves
 from perception.evaluation.detection_report import DetectionReport, details, evaluate_submission, write_metrics
+from perception.evaluation.eval_boxes import BicycleRacks, EvalBoxes, filter_boxes
 from perception.evaluation.official import NothingToScoreError, evaluate_official
 from perception.evaluation.slices import slice_report, standard_slices
 from perception.formats.classes import ATTRIBUTES, DETECTION_CLASSES
@@ -142,6 +143,106 @@ def test_samples_that_the_set_does_not_have_are_refused_in_a_split_of_its_own(da
     path = write_results(tmp_path / "results.json", results)
     with pytest.raises(ValueError, match="results must be of the set's samples, 1 are not, such as 'elsewhere'"):
         evaluate_submission(path, dataset[1], "two")
+
+
+def test_scores_by_hand(tmp_path):
+    """Two cars with a hit, a false alarm and a hit; one truck that is found; nothing else, in one sample."""
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    build_index(root, SMALL_VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    record = index.record(0)
+    boxes, kinds = record.annotations.boxes_global, record.annotations.labels
+    first, second = np.flatnonzero(kinds == DETECTION_CLASSES.index("car"))
+    (truck,) = np.flatnonzero(kinds == DETECTION_CLASSES.index("truck"))
+
+    def found(row: int, score: float, **changes) -> dict:
+        length, width, height = boxes[row, 3:6]
+        same = {
+            "size": [width, length, height],
+            "rotation": record.annotations.rotations[row].tolist(),
+            "detection_name": DETECTION_CLASSES[kinds[row]],
+            "attribute_name": record.annotations.attributes[row],
+        }
+        return box(record.token, boxes[row, :3], detection_score=score, **(same | changes))
+
+    half = boxes[second, [4, 3, 5]] * np.array([0.5, 1.0, 1.0])  # half as wide
+    turned = boxes[second, 6] + 0.25
+    wrong = {
+        "translation": (boxes[second, :3] + [0.9, 1.2, 5.0]).tolist(),  # a metre and a half, whatever the height
+        "size": half.tolist(),
+        "rotation": [np.cos(turned / 2), 0.0, 0.0, np.sin(turned / 2)],
+        "attribute_name": "vehicle.moving",  # it is parked
+    }
+    alarm = found(first, 0.6, translation=[*(boxes[first, :2] + 9), 0.0])
+    rows = [found(first, 0.9), alarm, found(second, 0.3, **wrong), found(truck, 0.8)]
+    report = evaluate_submission(write_results(tmp_path / "a.json", {record.token: rows}), index, "mini_val")
+    # At 2 and 4 m: precision 1 up to recall 0.5, then it goes from 1/2 at recall 0.5 to 2/3 at recall 1; at the
+    # smaller distances the second car is missed, and recall ends at 0.5.
+    recalls = np.arange(11, 101) / 100
+    far = np.where(recalls < 0.5, 1.0, 1 / 2 + (recalls - 0.5) / 0.5 * (2 / 3 - 1 / 2))
+    near = np.where(recalls < 0.5, 1.0, np.where(recalls == 0.5, 1 / 3, 0.0))
+    cars = report.summary["label_aps"]["car"]
+    assert cars[2.0] == cars[4.0] == pytest.approx(np.mean(far - 0.1) / 0.9, abs=1e-12)
+    assert cars[0.5] == cars[1.0] == pytest.approx(np.mean(np.maximum(near - 0.1, 0)) / 0.9, abs=1e-12)
+    assert report.summary["mean_dist_aps"]["truck"] == pytest.approx(1)
+    mean_ap = (sum(cars.values()) / 4 + 1) / 10
+    assert report.summary["mean_ap"] == pytest.approx(mean_ap, abs=1e-12)
+    # Errors: 0 down to the score 0.9, then the mean of 0 and that of the second hit, in between by the score. Scores
+    # over recall: 0.9 up to a half, from there straight from 0.6 (the false alarm stands at recall 0.5) to 0.3.
+    score = np.where(recalls < 0.5, 0.9, 0.6 - (recalls - 0.5) / 0.5 * 0.3)
+    share = np.mean((0.9 - score) / (0.9 - 0.3) / 2)
+    of_cars = report.summary["label_tp_errors"]["car"]
+    expected = {"trans_err": 1.5, "scale_err": 0.5, "orient_err": 0.25, "attr_err": 1.0}
+    for name, error in expected.items():
+        assert of_cars[name] == pytest.approx(share * error, abs=1e-9), name
+    # Eight classes are not there or not found: their errors are 1, but for those that a class does not have.
+    assert report.summary["tp_errors"]["trans_err"] == pytest.approx((1.5 * share + 0 + 8) / 10, abs=1e-9)
+    assert report.summary["tp_errors"]["orient_err"] == pytest.approx((0.25 * share + 0 + 7) / 9, abs=1e-9)
+    assert report.summary["tp_errors"]["attr_err"] == pytest.approx((share + 0 + 6) / 8, abs=1e-9)
+    scores = sum(1 - error for error in report.summary["tp_errors"].values())
+    assert report.summary["nd_score"] == pytest.approx((5 * mean_ap + scores) / 10, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "range_m"), [("car", 50), ("pedestrian", 40), ("bicycle", 40), ("traffic_cone", 30), ("barrier", 30)]
+)
+def test_the_range_of_a_class_ends_before_its_bound(name, range_m):
+    nothing = np.zeros(0, dtype=np.int64)
+    racks = BicycleRacks(nothing, np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4)))
+    distances_m = np.array([0.0, np.nextafter(range_m, 0), range_m, np.nextafter(range_m, 99), np.inf])
+    count = len(distances_m)
+    whole = np.zeros(count, dtype=np.int64)
+    boxes = EvalBoxes(
+        samples=whole,
+        ego_distances_m=distances_m,
+        translations=np.zeros((count, 3)),
+        sizes_wlh=np.ones((count, 3)),
+        rotations_wxyz=np.tile([1.0, 0, 0, 0], (count, 1)),
+        velocities=np.zeros((count, 2)),
+        labels=whole + DETECTION_CLASSES.index(name),
+        attributes=whole,
+        num_pts=whole - 1,
+        num_lidar_pts=whole - 1,
+        scores=np.ones(count),
+        visibility=whole,
+    )
+    assert filter_boxes(boxes, whole, racks).ego_distances_m.tolist() == distances_m[:2].tolist()
+
+
+def test_the_range_is_measured_as_the_devkit_measures_it(dataset, tmp_path):
+    """Predictions on the bound of their class, a hair inside and a hair outside, in four directions."""
+    results = {}
+    for position in range(len(dataset[1])):
+        record = dataset[1].record(position)
+        ego_xy = record.ego2global[:2, 3]
+        results[record.token] = [
+            box(record.token, [*(ego_xy + direction * reach), 0.0], detection_name=name)
+            for name, range_m in (("car", 50.0), ("pedestrian", 40.0), ("barrier", 30.0))
+            for reach in (range_m - 1e-9, range_m, range_m + 1e-9)
+            for direction in np.array([[1.0, 0.0], [0.0, -1.0], [0.6, 0.8], [-0.8, 0.6]])
+        ]
+    report = assert_equal_to_devkit(dataset, results, tmp_path)
+    assert 12 * len(results) <= len(report.predictions) < 24 * len(results)
 
 
 def test_rounding_decides_between_mirrored_offsets_as_in_the_devkit(dataset, tmp_path):
