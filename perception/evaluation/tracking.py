@@ -20,6 +20,7 @@ from perception.evaluation.detection import check_in_set, detections_in_global
 from perception.evaluation.official import silence
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_from_nuscenes
+from perception.formats.result_files import place_of
 from perception.formats.splits import SPLITS
 from perception.formats.submission import SampleDetections, SubmissionMeta
 from perception.formats.submission_reader import Submission
@@ -34,6 +35,7 @@ from perception.tracking.tracker import Moment
 
 _LOG = logging.getLogger(__name__)
 _FAR_M = 1e6  # beyond the range of every class
+_LARGEST = 1e7  # metres and m/s that a tracker can still reckon with
 
 
 def meta_of(submission: Submission) -> SubmissionMeta:
@@ -45,8 +47,7 @@ def meta_of(submission: Submission) -> SubmissionMeta:
     Returns:
         The benchmark's five questions; what the file does not answer with true is no.
     """
-    meta = submission.meta if isinstance(submission.meta, dict) else {}
-    return SubmissionMeta(**{field.name: meta.get(field.name) is True for field in fields(SubmissionMeta)})
+    return SubmissionMeta(**{field.name: submission.meta.get(field.name) is True for field in fields(SubmissionMeta)})
 
 
 def moments_of(submission: Submission, index: Index) -> Iterator[Moment]:
@@ -61,7 +62,16 @@ def moments_of(submission: Submission, index: Index) -> Iterator[Moment]:
 
     Raises:
         KeyError: a sample is not in the index.
+        ValueError: a place, a size or a velocity is beyond 1e7, which a submission may hold and no tracker can follow.
     """
+    for field in ("translations", "sizes_wlh", "velocities"):
+        values = getattr(submission, field)
+        if len(rows := np.flatnonzero((np.abs(values) > _LARGEST).any(axis=1))):  # NaN is not
+            sample, box = place_of(submission.offsets, int(rows[0]))
+            raise ValueError(
+                f"moments_of: sample {submission.sample_tokens[sample]!r}: box {box}: {field} must be within "
+                f"{_LARGEST:g}, got {values[rows[0]].tolist()}"
+            )
     records = [index.record(index.by_token(token)) for token in submission.sample_tokens]
     boxes = boxes_from_nuscenes(
         submission.translations, submission.sizes_wlh, submission.rotations_wxyz, submission.velocities
