@@ -66,11 +66,11 @@ def moments_of(submission: Submission, index: Index) -> Iterator[Moment]:
     """
     for field in ("translations", "sizes_wlh", "velocities"):
         values = getattr(submission, field)
-        if len(rows := np.flatnonzero((np.abs(values) > _LARGEST).any(axis=1))):  # NaN is not
-            sample, box = place_of(submission.offsets, int(rows[0]))
+        if len(large := np.flatnonzero((np.abs(values) > _LARGEST).any(axis=1))):  # NaN is not
+            sample, box = place_of(submission.offsets, int(large[0]))
             raise ValueError(
                 f"moments_of: sample {submission.sample_tokens[sample]!r}: box {box}: {field} must be within "
-                f"{_LARGEST:g}, got {values[rows[0]].tolist()}"
+                f"{_LARGEST:g}, got {values[large[0]].tolist()}"
             )
     records = [index.record(index.by_token(token)) for token in submission.sample_tokens]
     boxes = boxes_from_nuscenes(
