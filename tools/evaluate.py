@@ -3,7 +3,8 @@
 Prints mAP, NDS, the average precision of every class, how far scores are off and the slices; with --out-dir writes
 `metrics_summary.json` and `metrics_details.json` as the devkit does, and `report.html`. With --against, says how much
 better this submission is than another one. Near fields, maps, occupancy and tracks are scored beside it where they are
-named; one whose truth is missing says so, and the others go on.
+named, and written to `near_field.json` and so on; one that cannot be scored, as its truth is missing or a file is
+damaged, says why and the others go on.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, or 1 with the reason on standard error.
+        Exit status: 0, also where a truth is missing, which is said; or 1 with the reason on standard error. What can be
+        scored is scored and written all the same.
     """
     try:
         _run(_parser().parse_args(arguments))
@@ -87,18 +89,54 @@ def _index(options: argparse.Namespace, temporary: Path) -> Index:
     from perception.data.index import Index
     from perception.data.index_build import build_index
 
+    if not options.dataroot.is_dir():
+        raise ValueError(f"--dataroot must be a folder, got {options.dataroot}")
     if options.index:
-        return Index.open(options.index)
+        index = Index.open(options.index)
+        if index.version != options.version:
+            raise ValueError(f"--index must be of version {options.version}, {options.index} is of {index.version}")
+        return index
     build_index(options.dataroot, options.version, temporary / "index")
     return Index.open(temporary / "index")
 
 
 def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path]) -> None:
+    from perception.evaluation.detection_report import write_metrics
+    from perception.evaluation.tasks import TaskScores, score_tasks, write_scores
+
+    problems = []
+    scores: dict[str, Any] = {}
+    if index.has_annotations:
+        scores = _boxes(options, index)
+    else:
+        problems.append("the set has no annotations, boxes are not scored")
+        print(problems[0])
+    tasks = score_tasks(folders, options.dataroot, index, options.split, options.draws)
+    for one in tasks.values():
+        print("\n".join(one.lines()))
+    if options.tracks:
+        try:
+            scores["tracking"] = _tracking(options, index)
+        except (OSError, ValueError, ImportError) as error:
+            tasks["tracking"] = TaskScores("tracking", problem=str(error), damaged=True)
+            print("\n".join(tasks["tracking"].lines()))
+    if options.out_dir:
+        options.out_dir.mkdir(parents=True, exist_ok=True)
+        if "detection" in scores:
+            write_metrics(scores["detection"], options.out_dir)
+        write_scores(options.out_dir, tasks)
+        _write_page(options, index, scores | {"tasks": tasks})
+    problems += [line for one in tasks.values() if one.damaged for line in one.problem_lines()]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _boxes(options: argparse.Namespace, index: Index) -> dict[str, Any]:
+    """Scores the boxes and prints what they reach; the report and its intervals."""
     from perception.evaluation.bootstrap import bootstrap
-    from perception.evaluation.detection_report import evaluate_submission, write_metrics
+    from perception.evaluation.detection_report import evaluate_submission
     from perception.evaluation.reliability import reliability
     from perception.evaluation.slices import standard_slices
-    from perception.evaluation.tasks import score_tasks
 
     report = evaluate_submission(options.results, index, options.split)
     intervals = bootstrap(report, options.draws) if options.draws else {}
@@ -106,23 +144,16 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
     print("expected calibration error:")
     for name, one in reliability(report).items():
         print(f"  {name:<25}{one.calibration_error:.4f}")
-    print("slices:")
+    print("slices, mean AP over the classes that each has:")
     for name, part in standard_slices(report).items():
-        boxes = sum(len(match.truth) for match in part.matches.values())
-        print(f"  {name:<16}mAP {part.summary['mean_ap']:.4f}, {boxes} boxes")
+        print(f"  {name:<16}{part.mean_of_present:.4f}, {sum(part.num_truth.values())} boxes")
     if options.against:
         _compare(options, index, report)
-    tasks = score_tasks(folders, options.dataroot, index, options.split, options.draws)
-    for scores in tasks.values():
-        print("\n".join(scores.lines()))
-    tracking = _tracking(options, index) if options.tracks else None
-    if options.out_dir:
-        write_metrics(report, options.out_dir)
-        _write_page(options, index, report, {"intervals": intervals, "tasks": tasks, "tracking": tracking})
+    return {"detection": report, "intervals": intervals}
 
 
 def _compare(options: argparse.Namespace, index: Index, report: DetectionReport) -> None:
-    from perception.evaluation.bootstrap import paired_bootstrap
+    from perception.evaluation.bootstrap import PRESENT, paired_bootstrap
     from perception.evaluation.detection_report import evaluate_submission
     from perception.evaluation.slices import standard_slices
 
@@ -130,9 +161,9 @@ def _compare(options: argparse.Namespace, index: Index, report: DetectionReport)
     print(f"better than {options.against}, scene by scene:")
     for name, gain in paired_bootstrap(other, report, max(options.draws, 1)).items():
         _print_gain(name, gain)
-    print("  mAP of slices:")
+    print("  slices, mean AP over the classes that each has:")
     for (name, one), before in zip(standard_slices(report).items(), standard_slices(other).values(), strict=True):
-        _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))["mAP"])
+        _print_gain(name, paired_bootstrap(before, one, max(options.draws, 1))[PRESENT])
 
 
 def _tracking(options: argparse.Namespace, index: Index) -> dict[str, Any]:
@@ -145,22 +176,23 @@ def _tracking(options: argparse.Namespace, index: Index) -> dict[str, Any]:
     return summary
 
 
-def _write_page(options: argparse.Namespace, index: Index, report: DetectionReport, scores: dict[str, Any]) -> None:
+def _write_page(options: argparse.Namespace, index: Index, scores: dict[str, Any]) -> None:
     from perception.evaluation.confusion import confusion
     from perception.evaluation.html_report import ReportContents, write_report
     from perception.evaluation.html_worst import worst_pictures
 
-    contents = ReportContents(
-        title=f"Evaluation of {options.results.name}",
-        facts={
-            "results": str(options.results),
-            "set": f"{options.dataroot} {options.version}",
-            "split": f"{options.split}, {len(report.scenes)} scenes, {len(report.sample_scenes)} samples",
-        },
-        detection=report,
-        pictures=worst_pictures(report, confusion(report).faults, index, options.split, options.dataroot),
-        **scores,
-    )
+    positions = index.samples_of(options.split)
+    facts = {
+        "results": str(options.results),
+        "set": f"{options.dataroot} {options.version}",
+        "split": f"{options.split}, {len(set(index.scenes_of(positions).tolist()))} scenes, {len(positions)} samples",
+    }
+    if report := scores.get("detection"):
+        faults = confusion(report).faults
+        scores["pictures"] = worst_pictures(report, faults, index, options.split, options.dataroot)
+    else:
+        facts["boxes"] = "not scored, the set has no annotations"
+    contents = ReportContents(f"Evaluation of {options.results.name}", facts, **scores)
     write_report(options.out_dir / "report.html", contents)
     print(f"wrote {options.out_dir / 'report.html'}")
 

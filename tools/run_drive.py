@@ -3,7 +3,8 @@
 Writes `detections.jsonl` (a line per sample, boxes in the ego frame), `results.json` (a nuScenes submission, boxes in
 the global frame), `drive.json` (counts and times), what the model says of the near field, the map and occupancy in a
 folder each (`near_field/`, `map/`, `occupancy/`, as `tools/test.py` does) and, unless --no-pictures, `pictures/` of all
-that. Needs no annotations; where the set has truths, the pictures show them too.
+that. A model that finds no boxes leaves no `results.json`. Needs no annotations; where the set has truths, the pictures
+show them too.
 """
 
 from __future__ import annotations
@@ -66,10 +67,11 @@ def _run(parsed: argparse.Namespace) -> None:
     drive = NuScenesDrive(run.loader, parsed.drive)
     writers: list[DriveWriter] = [
         JsonLinesWriter(options.out_dir / "detections.jsonl", run.class_names),
-        SubmissionWriter(options.out_dir / "results.json", run.class_names, run.meta),
         TaskWriter(options.out_dir),
     ]
     nothing = nothing_found(run.predictor.detector)
+    if nothing.detections is not None:
+        writers.append(SubmissionWriter(options.out_dir / "results.json", run.class_names, run.meta))
     loaders = [run.loader]
     if not parsed.no_pictures:
         loaders.append(_truths(run, drive, nothing))

@@ -56,7 +56,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from perception.evaluation.tracking import evaluate_tracks, meta_of, moments_of, read_detections
+    from perception.evaluation.detection import read_detections
+    from perception.evaluation.tracking import evaluate_tracks, meta_of, moments_of
     from perception.formats.tracking_submission import write_tracks
     from perception.tracking.tracker import track_moments
 
@@ -91,8 +92,13 @@ def _index(options: argparse.Namespace, temporary: Path) -> Index:
     from perception.data.index import Index
     from perception.data.index_build import build_index
 
+    if not options.dataroot.is_dir():
+        raise ValueError(f"--dataroot must be a folder, got {options.dataroot}")
     if options.index:
-        return Index.open(options.index)
+        index = Index.open(options.index)
+        if index.version != options.version:
+            raise ValueError(f"--index must be of version {options.version}, {options.index} is of {index.version}")
+        return index
     build_index(options.dataroot, options.version, temporary / "index")
     return Index.open(temporary / "index")
 

@@ -139,17 +139,19 @@ def nothing_found(detector: Detector) -> Predictions:
         detector: the model.
 
     Returns:
-        No boxes, and from every head that says something else its answer in which nothing is known; without a token.
+        From every head its answer in which nothing is known, such as no boxes; without a token.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"detections": None}
     for head in detector.heads.values():
-        if head.predicts == "near_field":
+        if head.predicts == "detections":
+            found["detections"] = no_detections()
+        elif head.predicts == "near_field":
             found["near_field"] = no_near_field()
         elif head.predicts == "occupancy":
             found["occupancy"] = no_occupancy()
         elif isinstance(head, MapHead):
             found["map"] = no_map(head.map_classes, head.grid)
-    return Predictions(token="", detections=no_detections(), **found)
+    return Predictions(token="", **found)
 
 
 def sensor_settings(config: Mapping[str, Any], sensors: Collection[str] | None = None) -> SensorSuite:

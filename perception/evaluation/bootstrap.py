@@ -8,14 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from perception.evaluation.detection_matches import DISTANCES_M, IGNORED
-from perception.evaluation.detection_metrics import ERRORS, curves, hit_errors, summarize
+from perception.evaluation.detection_metrics import ERRORS, curves, hit_errors, mean_of_present, summarize
 from perception.evaluation.detection_report import DetectionReport
 from perception.formats.classes import DETECTION_CLASSES
 
 SMALL_CLASSES = ("pedestrian", "motorcycle", "bicycle", "traffic_cone", "barrier")
 """Classes of which few LiDAR points lie on an object."""
 
-SCORES = ("mAP", "NDS", "mAP of small classes", *DETECTION_CLASSES)
+PRESENT = "mAP of present classes"
+"""The mean over the classes that have annotations, which is what slices are compared by."""
+
+SCORES = ("mAP", "NDS", "mAP of small classes", PRESENT, *DETECTION_CLASSES)
 """What is resampled: the overall scores, and the average precision of each class over the four distances."""
 
 
@@ -162,4 +165,5 @@ def _scores(classes: Mapping[str, _Sorted], counts: np.ndarray) -> Sequence[floa
     summary = summarize(found)
     precisions = summary["mean_dist_aps"]
     small = float(np.mean([precisions[name] for name in SMALL_CLASSES]))
-    return [summary["mean_ap"], summary["nd_score"], small, *precisions.values()]
+    present = mean_of_present(precisions, {name: int(one.truth_by_scene.sum()) for name, one in classes.items()})
+    return [summary["mean_ap"], summary["nd_score"], small, present, *precisions.values()]

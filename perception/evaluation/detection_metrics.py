@@ -71,16 +71,20 @@ def curves(scores: np.ndarray, hit: np.ndarray, errors: Mapping[str, np.ndarray]
         The curves.
 
     Raises:
-        ValueError: a score is negative, which leaves the curves without order.
+        ValueError: the confidence does not fall, as a score is negative or too large to interpolate.
     """
     if num_truth == 0 or not hit.any():
         return Curves.nothing_found()
     true_positives = np.cumsum(hit).astype(np.float64)
     recall = true_positives / float(num_truth)
     precision = np.interp(_RECALLS, recall, true_positives / np.arange(1, len(hit) + 1), right=0)
-    confidence = np.interp(_RECALLS, recall, scores, right=0)
-    if (np.diff(confidence) > 0).any():
-        raise ValueError(f"curves: scores must be >= 0, got {scores.min()}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        confidence = np.interp(_RECALLS, recall, scores, right=0)
+        rises = ~(np.diff(confidence) <= 0).all()
+    if rises:
+        raise ValueError(
+            f"curves: scores must be >= 0 and not too large to interpolate, got {scores.min()} to {scores.max()}"
+        )
     hit_scores = scores[hit][::-1]
     over_recall = {
         name: np.interp(confidence[::-1], hit_scores, _cumulative_mean(errors[name])[::-1])[::-1] for name in ERRORS
@@ -189,6 +193,20 @@ def summarize(found: Mapping[tuple[str, float], Curves]) -> dict[str, Any]:
             "mean_ap_weight": MEAN_AP_WEIGHT,
         },
     }
+
+
+def mean_of_present(precisions: Mapping[str, float], num_truth: Mapping[str, int]) -> float:
+    """Mean over the classes that a part of a split has; the official mean counts absent ones as 0.
+
+    Args:
+        precisions: average precision by class.
+        num_truth: annotations by class.
+
+    Returns:
+        The mean, NaN where no class is there.
+    """
+    present = [precisions[name] for name, count in num_truth.items() if count]
+    return float(np.mean(present)) if present else float("nan")
 
 
 def _cumulative_mean(values: np.ndarray) -> np.ndarray:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from perception.data.index import Index
+from perception.evaluation.detection import read_detections
 from perception.evaluation.detection_matches import ClassMatches, match_boxes
-from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, summarize
+from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, mean_of_present, summarize
 from perception.evaluation.eval_boxes import EvalBoxes, annotated_boxes, filter_boxes, predicted_boxes
 from perception.evaluation.official import SUMMARY_NAME
 from perception.formats.files import atomic_writer
-from perception.formats.splits import SPLITS
-from perception.formats.submission_reader import read_submission, validate_submission
+from perception.formats.result_files import MAX_FAULTS, place_of, raise_faults
+from perception.formats.submission_reader import Submission
 
 _LOG = logging.getLogger(__name__)
 DETAILS_NAME = "metrics_details.json"
@@ -48,16 +49,28 @@ class DetectionReport:
     scenes: tuple[str, ...]
     descriptions: tuple[str, ...] = ()
 
+    @property
+    def num_truth(self) -> dict[str, int]:
+        """How many annotations are evaluated, by class."""
+        return {name: len(match.truth) for name, match in self.matches.items()}
+
+    @property
+    def mean_of_present(self) -> float:
+        """Mean average precision over the classes that have annotations, as for slices; NaN where none has."""
+        return mean_of_present(self.summary["mean_dist_aps"], self.num_truth)
+
 
 def evaluate_submission(results_path: str | Path, index: Index, split: str) -> DetectionReport:
     """Scores a submission with the nuScenes detection metrics (configuration `detection_cvpr_2019`).
 
     Every figure equals the devkit's. Where the devkit gives up, because the whole submission has no box or the whole
-    split no annotation, all precisions are 0, all errors 1, and a warning says why.
+    split no annotation, all precisions are 0, all errors 1, and a warning says why; so it does where the filters leave
+    none of them. A box that names another sample than the one it stands under is matched in that one, as by the devkit;
+    a warning counts them.
 
     Args:
         results_path: the submission. For an official split it must hold exactly the samples that the set has of it;
-            for one of the set's own it may hold more.
+            for one of the set's own it may hold more of the set's.
         index: of a set with annotations.
         split: an official one, of which scenes may be missing, or one of the set's own.
 
@@ -66,25 +79,24 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no submission or does not fit the split, the split is unknown, a score is negative,
-            or the set has no annotations.
+        ValueError: the file is no submission or does not fit the split or the set, the split is unknown, a score is
+            negative or not finite (as many as ten are named), or the set has no annotations.
     """
     start = time.perf_counter()
     if not index.has_annotations:
         raise ValueError(f"evaluate_submission: index must have annotations, {index.folder} has none")
     positions = index.samples_of(split)
-    tokens = index.tokens_of(positions)
-    if split in SPLITS:
-        submission = validate_submission(results_path, tokens)
-    else:
-        submission = read_submission(results_path).of_samples(tokens)
+    submission = read_detections(results_path, index, split)
+    _check_scores(results_path, submission)
     truth, racks = annotated_boxes(index, positions)
     predictions, keys = predicted_boxes(submission, index, positions)
-    for kind, boxes in (("prediction", predictions), ("annotation of a detection class", truth)):
-        if not len(boxes):
-            _LOG.warning("%s: there is not one %s in the split %s; every precision is 0", results_path, kind, split)
-    truth = filter_boxes(truth, truth.samples, racks)
-    predictions = filter_boxes(predictions, keys, racks)
+    _tell_of_other_samples(results_path, submission, np.flatnonzero(predictions.samples != keys))
+    all_boxes = {"prediction": (predictions, keys), "annotation of a detection class": (truth, truth.samples)}
+    predictions, truth = (filter_boxes(boxes, samples, racks) for boxes, samples in all_boxes.values())
+    for (kind, (boxes, _)), kept in zip(all_boxes.items(), (predictions, truth), strict=True):
+        if not len(kept):
+            what = f"{kind} that the filters leave" if len(boxes) else kind
+            _LOG.warning("%s: there is not one %s in the split %s; every precision is 0", results_path, what, split)
     matches = match_boxes(truth, predictions, len(positions))
     found = all_curves(truth, predictions, matches)
     summary = summarize(found)
@@ -96,6 +108,33 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
     return DetectionReport(
         summary, found, matches, truth, predictions, sample_scenes.astype(np.int64), scenes, descriptions
     )
+
+
+def _check_scores(results_path: str | Path, submission: Submission) -> None:
+    """Without order among the scores there are no curves; the devkit fails on most such files, without a name."""
+    faults = []
+    for row in np.flatnonzero(~(np.isfinite(submission.scores) & (submission.scores >= 0)))[:MAX_FAULTS].tolist():
+        sample, box = place_of(submission.offsets, row)
+        faults.append(
+            f"sample {submission.sample_tokens[sample]!r}: box {box}, field detection_score: must be finite and >= 0, "
+            f"got {submission.scores[row]}"
+        )
+    raise_faults(Path(results_path), faults, "evaluate_submission")
+
+
+def _tell_of_other_samples(results_path: str | Path, submission: Submission, rows: np.ndarray) -> None:
+    """Warns of boxes that name another sample than the one that they stand under."""
+    if len(rows):
+        sample, box = place_of(submission.offsets, int(rows[0]))
+        _LOG.warning(
+            "%s: %d boxes name another sample than the one they stand under and are matched in that one, the first: "
+            "sample %r, box %d, field sample_token: %r",
+            results_path,
+            len(rows),
+            submission.sample_tokens[sample],
+            box,
+            submission.inner_tokens[rows[0]],
+        )
 
 
 def write_metrics(report: DetectionReport, out_dir: str | Path) -> None:

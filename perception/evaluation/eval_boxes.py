@@ -32,7 +32,8 @@ class EvalBoxes:
         velocities: (N, 2) float64, NaN where unknown.
         labels: (N,) int64 index into `DETECTION_CLASSES`.
         attributes: (N,) int64 index into `ATTRIBUTES`, -1 for none.
-        num_pts: (N,) int64 LiDAR and radar points, -1 where not counted.
+        num_pts: (N,) int64 LiDAR and radar points, -1 where not counted; a box of 0 is not evaluated.
+        num_lidar_pts: (N,) int64 LiDAR points of annotations, -1 for predictions.
         scores: (N,) float64, -1 for annotations.
         visibility: (N,) int64, 1 to 4 as in the tables, 0 for predictions.
     """
@@ -46,6 +47,7 @@ class EvalBoxes:
     labels: np.ndarray
     attributes: np.ndarray
     num_pts: np.ndarray
+    num_lidar_pts: np.ndarray
     scores: np.ndarray
     visibility: np.ndarray
 
@@ -103,6 +105,7 @@ def annotated_boxes(index: Index, positions: np.ndarray) -> tuple[EvalBoxes, Bic
         labels=table.labels,
         attributes=np.array([ATTRIBUTE_NUMBERS[name] for name in table.attributes], dtype=np.int64),
         num_pts=table.num_lidar_pts + table.num_radar_pts,
+        num_lidar_pts=table.num_lidar_pts,
         scores=np.full(len(boxes), -1.0),
         visibility=table.visibility,
     )
@@ -141,6 +144,7 @@ def predicted_boxes(submission: Submission, index: Index, positions: np.ndarray)
         labels=submission.labels,
         attributes=submission.attributes,
         num_pts=submission.num_pts,
+        num_lidar_pts=np.full(len(keys), -1),
         scores=submission.scores,
         visibility=np.zeros(len(keys), dtype=np.int64),
     )

@@ -186,13 +186,10 @@ def _slices(report: DetectionReport) -> Markup:
     sliced = {"all": report, **standard_slices(report)}
     rows, shades = [], np.zeros((len(sliced), len(DETECTION_CLASSES) + 2))
     for number, (name, one) in enumerate(sliced.items()):
-        counts = [len(one.matches[label].truth) for label in DETECTION_CLASSES]
-        precisions = [one.summary["mean_dist_aps"][label] for label in DETECTION_CLASSES]
-        values = [value if count else math.nan for value, count in zip(precisions, counts, strict=True)]
-        present = [value for value in values if not math.isnan(value)]
-        mean = sum(present) / len(present) if present else math.nan
-        rows.append([name, str(sum(counts)), *map(_number, [mean, *values])])
-        shades[number, 1:] = 0.6 * np.array([mean, *values])
+        counts, precisions = one.num_truth, one.summary["mean_dist_aps"]
+        values = [precisions[label] if counts[label] else math.nan for label in DETECTION_CLASSES]
+        rows.append([name, str(sum(counts.values())), *map(_number, [one.mean_of_present, *values])])
+        shades[number, 1:] = 0.6 * np.array([one.mean_of_present, *values])
     header = ["part", "annotated", "mean", *map(_words, DETECTION_CLASSES)]
     return table(header, rows, shades)
 
@@ -211,7 +208,8 @@ def _task(scores: TaskScores) -> list[Markup]:
     if scores.problem:
         return [element("p", f"Not scored: {scores.problem}")]
     rows = [[_words(name), _number(it.value), _range(it)] for name, it in scores.figures.items()]
-    parts = [table(["figure", "value", "95 %"], rows)]
+    parts = [element("p", f"Not scored: {name}: {reason}") for name, reason in scores.missing.items()]
+    parts.append(table(["figure", "value", "95 %"], rows))
     for title, by_row in scores.tables.items():
         columns = list(next(iter(by_row.values()), {}))
         cells = [[_words(name), *(_number(row[column]) for column in columns)] for name, row in by_row.items()]

@@ -106,7 +106,7 @@ def _annotations(boxes: EvalBoxes, record: SampleRecord) -> Boxes3D:
     return Boxes3D(
         boxes=_in_ego(boxes, record),
         labels=torch.from_numpy(boxes.labels),
-        num_lidar_points=torch.from_numpy(boxes.num_pts),
+        num_lidar_points=torch.from_numpy(boxes.num_lidar_pts),
         tokens=("",) * len(boxes),
     )
 

@@ -7,7 +7,7 @@ Three protocols, each as far as its classes are predicted: "lidar", the official
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from perception.data.index import Index
 from perception.evaluation.bootstrap import Interval, draw_scenes, intervals_of
-from perception.evaluation.map import MapRule, best_overlaps, overlaps
+from perception.evaluation.map import MapRule, best_overlaps
 from perception.evaluation.map_truths import PROTOCOLS, MapTruths, look_up
 from perception.formats.files import atomic_writer
 from perception.formats.map_predictions import PredictedMap, map_path, map_prediction_bytes, read_map_prediction
@@ -31,38 +31,29 @@ class MapReport:
         scenes: names of the S scenes of the split, ascending.
         rules: by protocol.
         counts: by protocol (S, K, T, 3) int64 hits, false and missed cells by scene, class and threshold.
+        missing: by further protocol that the predictions have classes of, what of its truth is missing.
     """
 
     scenes: tuple[str, ...]
     rules: Mapping[str, MapRule]
     counts: Mapping[str, np.ndarray]
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the scores: "<protocol>/<class>", and "<protocol>/mean" where there are several classes."""
-        return tuple(f"{protocol}/{name}" for protocol, rule in self.rules.items() for name in _scores_of(rule))
+        """Of the scores: "<protocol>/<class>", and "<protocol>/mean" where there are several classes.
+
+        The mean of some of a protocol's classes is not the protocol's: it is "<protocol>/mean of <number>".
+        """
+        return tuple(
+            f"{protocol}/{name}" for protocol, rule in self.rules.items() for name in _scores_of(protocol, rule)
+        )
 
     @property
     def figures(self) -> dict[str, float]:
         """Largest overlap over the thresholds, by name in `names`."""
         values = _scores(self, np.ones((1, len(self.scenes)), dtype=np.int64))[0]
         return dict(zip(self.names, values.tolist(), strict=True))
-
-    def tables(self) -> dict[str, dict[str, object]]:
-        """Overlap by class and threshold, for a JSON file.
-
-        Returns:
-            By protocol "thresholds", and by class "overlap" at each of them and "true_cells", how many there are.
-        """
-        found: dict[str, dict[str, object]] = {}
-        for protocol, rule in self.rules.items():
-            total = self.counts[protocol].sum(0)  # (S, K, T, 3) -> (K, T, 3)
-            rows = zip(
-                rule.class_names, overlaps(total).tolist(), (total[:, 0, 0] + total[:, 0, 2]).tolist(), strict=True
-            )
-            found[protocol] = {"thresholds": list(rule.thresholds)}
-            found[protocol] |= {name: {"overlap": row, "true_cells": cells} for name, row, cells in rows}
-        return found
 
 
 def write_map_predictions(folder: str | Path, predictions: Iterable[tuple[Predictions, str]]) -> int:
@@ -119,8 +110,8 @@ def evaluate_map(folder: str | Path, dataroot: str | Path, index: Index, split: 
         The counts by scene.
 
     Raises:
-        FileNotFoundError: a sample has no prediction, or its map is missing.
-        ValueError: a file is damaged or lacks classes that others have, or the split is unknown.
+        FileNotFoundError: a sample has no prediction, or the truth of every protocol is missing.
+        ValueError: a file is damaged or has other classes than the first, or the split is unknown.
     """
     return score_maps(lambda scene, token: read_map_prediction(map_path(folder, scene, token)), dataroot, index, split)
 
@@ -137,28 +128,44 @@ def score_maps(
         split: an official one, of which scenes may be missing, or one of the set's own.
 
     Returns:
-        The counts by scene; the classes are those that the first sample's prediction has.
+        The counts by scene, of the classes that all predictions have. A protocol of which truth is missing (a map; for
+        vehicles the annotations) is left out and named, and the others are scored.
 
     Raises:
-        FileNotFoundError: a map is missing.
-        ValueError: a file is damaged or lacks classes that others have, or the split is unknown.
+        FileNotFoundError: the truth of every protocol is missing.
+        ValueError: a file is damaged or has other classes than the first, or the split is unknown.
     """
     truths = MapTruths(dataroot, index)
     positions = index.samples_of(split)
+    class_names: tuple[str, ...] = ()
     rules: dict[str, MapRule] = {}
+    missing: dict[str, str] = {}
     by_scene: dict[str, dict[str, np.ndarray]] = {}
     scenes_of = [index.scenes[number] for number in index.scenes_of(positions).tolist()]
     for position, scene, token in zip(positions.tolist(), scenes_of, index.tokens_of(positions), strict=True):
         found = found_of(scene, token)
-        rules = rules or _rules_for(found.class_names)
+        if not class_names:
+            class_names, rules = found.class_names, _rules_for(found.class_names)
+        if set(found.class_names) != set(class_names):
+            raise ValueError(
+                f"score_maps: {scene}/{token} must have the classes of the first prediction, {', '.join(class_names)}, "
+                f"got {', '.join(found.class_names)}"
+            )
         sums = by_scene.setdefault(scene, {})
-        for protocol, rule in rules.items():
-            truth = truths.of(position, protocol, rule.class_names)
+        for protocol, rule in tuple(rules.items()):
+            try:
+                truth = truths.of(position, protocol, rule.class_names)
+            except FileNotFoundError as error:
+                missing[protocol] = str(error)
+                del rules[protocol]
+                continue
             probabilities = look_up(found, rule.class_names, truth.points_m, f"{scene}/{token}")
             sums[protocol] = sums.get(protocol, 0) + rule.count(probabilities, truth.cells)
+    if not rules:
+        raise FileNotFoundError("; ".join(dict.fromkeys(missing.values())))
     scenes = tuple(sorted(by_scene))
     counts = {protocol: np.stack([by_scene[scene][protocol] for scene in scenes]) for protocol in rules}
-    return MapReport(scenes=scenes, rules=rules, counts=counts)
+    return MapReport(scenes=scenes, rules=rules, counts=counts, missing=missing)
 
 
 def map_bootstrap(report: MapReport, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:
@@ -216,8 +223,10 @@ def _rules_for(class_names: Sequence[str]) -> dict[str, MapRule]:
     return rules
 
 
-def _scores_of(rule: MapRule) -> tuple[str, ...]:
-    return ("mean", *rule.class_names) if len(rule.class_names) > 1 else rule.class_names
+def _scores_of(protocol: str, rule: MapRule) -> tuple[str, ...]:
+    number = len(rule.class_names)
+    mean = "mean" if number == len(PROTOCOLS[protocol].class_names) else f"mean of {number}"
+    return (mean, *rule.class_names) if number > 1 else rule.class_names
 
 
 def _scores(report: MapReport, repeats: np.ndarray) -> np.ndarray:

@@ -64,8 +64,8 @@ class MapTruths:
             The truth.
 
         Raises:
-            FileNotFoundError: the map of the sample's place is missing.
-            ValueError: the map is damaged; the sample has no LiDAR or no annotations where it takes them.
+            FileNotFoundError: the map of the sample's place is missing, or for vehicles the set's annotations.
+            ValueError: the map is damaged; the sample has no LiDAR where it takes it.
         """
         if protocol == "ego":
             points = PROTOCOL_GRID.centers_xy().numpy()  # (Y, X, 2)
@@ -73,6 +73,8 @@ class MapTruths:
                 self._source.around_ego(position, class_names, PROTOCOL_GRID), (points,) * len(class_names)
             )
         if protocol == "vehicle":
+            if not self._source.index.has_annotations:
+                raise FileNotFoundError(f"MapTruths: vehicles need annotations, {self._source.index.folder} has none")
             return ScoredTruth(self._source.in_ego(position, class_names), _meant(class_names, np.eye(3)))
         cells = self._source.in_lidar(position, class_names).transpose(0, 2, 1)  # (K, X, Y) -> (K, Y, X)
         record = self._source.index.record(position)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from perception.formats.classes import CATEGORY_TO_CLASS
+from perception.formats.submission_reader import Submission, read_submission
 
 SUMMARY_NAME = "metrics_summary.json"
 
 
 class NothingToScoreError(ValueError):
-    """There is not one prediction or not one annotation, for which the devkit has no metrics."""
+    """There is not one prediction or not one annotation of a detection class, for which the devkit has no metrics."""
 
 
 def evaluate_official(
     dataroot: str | Path, version: str, split: str, results_path: str | Path, out_dir: str | Path
 ) -> dict[str, Any]:
     """Runs the devkit's detection evaluation (configuration `detection_cvpr_2019`) on a submission.
+
+    The submission is read by `read_submission` first, which is stricter and names what is wrong.
 
     Args:
         dataroot: folder of the set.
@@ -33,8 +38,9 @@ def evaluate_official(
     Raises:
         ImportError: the devkit is not installed.
         FileNotFoundError: there is no such results file.
-        NothingToScoreError: the submission has no box, or the split no annotation.
-        ValueError: the devkit cannot load the set, or cannot evaluate the submission; says why.
+        NothingToScoreError: the submission has no box, or the split no annotation of a detection class.
+        ValueError: the devkit cannot load the set, the file is no submission, or the devkit cannot evaluate it; says
+            why.
     """
     try:
         from nuscenes.eval.common.config import config_factory
@@ -45,18 +51,27 @@ def evaluate_official(
         raise FileNotFoundError(f"evaluate_official: {results_path}: there is no such results file")
     tables = _open_tables(dataroot, version)
     tokens = _split_tokens(tables, split)
+    submission = read_submission(results_path)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with silence():
             config = config_factory("detection_cvpr_2019")
             evaluation = DetectionEval(tables, config, str(results_path), split, str(out_dir), verbose=False)
             summary = evaluation.main(render_curves=False)
     except Exception as error:  # the devkit fails with bare asserts, KeyError and Exception
-        kind, reason = _reason(error, Path(results_path), tables, tokens)
+        kind, reason = _reason(error, submission, tables, tokens)
         raise kind(f"evaluate_official: {results_path}: {reason}") from error
-    with contextlib.suppress(OSError):
-        (Path(out_dir) / "plots").rmdir()  # made for curves, and empty without them
+    finally:
+        with contextlib.suppress(OSError):
+            (Path(out_dir) / "plots").rmdir()  # made for curves, and empty without them
     return summary
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Leaves out what the devkit prints, progress bars included."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 def _open_tables(dataroot: str | Path, version: str) -> Any:
@@ -85,16 +100,12 @@ def _split_tokens(tables: Any, split: str) -> set[str]:
     return tokens
 
 
-def _reason(error: Exception, results_path: Path, tables: Any, tokens: set[str]) -> tuple[type[ValueError], str]:
+def _reason(error: Exception, submission: Submission, tables: Any, tokens: set[str]) -> tuple[type[ValueError], str]:
     """What is wrong with a submission that the devkit failed on."""
     said = f"the devkit says {type(error).__name__}: {error}"
     if "not compatible with NuScenes version" in str(error):
         return ValueError, said
-    try:
-        results = json.loads(results_path.read_bytes())["results"]
-        predicted, num_boxes = set(results), sum(len(boxes) for boxes in results.values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return ValueError, f"it is no submission ({said})"
+    predicted = set(submission.sample_tokens)
     if missing := tokens - predicted:
         return (
             ValueError,
@@ -102,8 +113,9 @@ def _reason(error: Exception, results_path: Path, tables: Any, tokens: set[str])
         )
     if extra := predicted - tokens:
         return ValueError, f"{len(extra)} samples do not belong to the split, such as {min(extra)} ({said})"
-    if num_boxes == 0:
+    if not len(submission.labels):
         return NothingToScoreError, f"it holds no prediction at all, which the devkit cannot evaluate ({said})"
-    if not any(row["sample_token"] in tokens for row in tables.sample_annotation):
-        return NothingToScoreError, f"the split has no annotation to compare with ({said})"
+    annotations = (row for row in tables.sample_annotation if row["sample_token"] in tokens)
+    if not any(row["category_name"] in CATEGORY_TO_CLASS for row in annotations):
+        return NothingToScoreError, f"the split has no annotation of a detection class to compare with ({said})"
     return ValueError, said

@@ -15,7 +15,7 @@ RINGS_M = ((0, 20), (20, 30), (30, 50))
 """Distances from the ego vehicle, the farther bound excluded."""
 
 POINT_LIMITS = (5, 50)
-"""Annotations with at most so many LiDAR and radar points are hard, and of middling difficulty."""
+"""Annotations with at most so many LiDAR points are hard, and of middling difficulty."""
 
 CONDITIONS = ("night", "dusk", "dawn", "rain", "snow", "fog", "glare")
 """How words on light and weather begin in descriptions of scenes."""
@@ -25,7 +25,7 @@ FAIR = "no such words"
 
 
 def standard_slices(report: DetectionReport) -> dict[str, DetectionReport]:
-    """The report of every ring of distance, number of points and visibility, and of scenes by light and weather.
+    """The report of every ring of distance, number of LiDAR points and visibility, and of scenes by light and weather.
 
     Light and weather are what the descriptions of the scenes say in words of `CONDITIONS`; where none says anything,
     there are no such slices.
@@ -42,9 +42,11 @@ def standard_slices(report: DetectionReport) -> dict[str, DetectionReport]:
         in_ring = [(low <= boxes.ego_distances_m) & (boxes.ego_distances_m < high) for boxes in (truth, predictions)]
         found[f"{low}-{high} m"] = slice_report(report, in_ring[0], in_ring[1])
     few, some = POINT_LIMITS
-    found[f"points <= {few}"] = slice_report(report, truth.num_pts <= few)
-    found[f"points {few + 1}-{some}"] = slice_report(report, (few < truth.num_pts) & (truth.num_pts <= some))
-    found[f"points > {some}"] = slice_report(report, truth.num_pts > some)
+    found[f"points <= {few}"] = slice_report(report, truth.num_lidar_pts <= few)
+    found[f"points {few + 1}-{some}"] = slice_report(
+        report, (few < truth.num_lidar_pts) & (truth.num_lidar_pts <= some)
+    )
+    found[f"points > {some}"] = slice_report(report, truth.num_lidar_pts > some)
     for level in range(1, 5):
         found[f"visibility {level}"] = slice_report(report, truth.visibility == level)
     return found | condition_slices(report)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from perception.evaluation.occupancy_report import (
     occupancy_bootstrap,
     write_occupancy_predictions,
 )
+from perception.formats.files import atomic_writer
 from perception.structures import Predictions
 
 Writer = Callable[[Path, Iterable[tuple[Predictions, str]]], int]
@@ -59,6 +61,7 @@ class Task:
         evaluate: folder, dataroot, index and split to a report.
         intervals: report and number of draws to figures.
         tables: report to figures by class.
+        missing: report to what could not be scored for want of its truth: why, by name of the part.
     """
 
     title: str
@@ -66,11 +69,12 @@ class Task:
     evaluate: Callable[[Path, Path, Index, str], Any]
     intervals: Callable[[Any, int], dict[str, Interval]]
     tables: Callable[[Any], Tables] = _no_tables
+    missing: Callable[[Any], Mapping[str, str]] = lambda report: {}
 
 
 TASKS: Mapping[str, Task] = {
     "near_field": Task("near field", write_near_field_predictions, evaluate_near_field, near_field_bootstrap),
-    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap, _map_tables),
+    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap, _map_tables, lambda report: report.missing),
     "occupancy": Task(
         "occupancy", write_occupancy_predictions, evaluate_occupancy, occupancy_bootstrap, _occupancy_tables
     ),
@@ -86,23 +90,35 @@ class TaskScores:
         title: of the task.
         figures: with their intervals, by name; empty where it could not be scored.
         problem: why it could not be scored, else ''.
+        damaged: whether the problem is another one than a missing file.
         tables: further figures, by class.
+        missing: parts that could not be scored for want of their truth: why, by name.
     """
 
     title: str
     figures: Mapping[str, Interval] = field(default_factory=dict)
     problem: str = ""
+    damaged: bool = False
     tables: Tables = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    def problem_lines(self) -> list[str]:
+        """What is not scored, in words.
+
+        Returns:
+            A line for the task or for each of its parts, saying why.
+        """
+        parts = {f"{self.title} {part}": reason for part, reason in self.missing.items()}
+        problems = {self.title: self.problem} if self.problem else parts
+        return [f"{name} is not scored: {reason}" for name, reason in problems.items()]
 
     def lines(self) -> list[str]:
         """The scores in words.
 
         Returns:
-            A line for each figure, or the one that says what is missing.
+            A line for each figure, and for what is not scored.
         """
-        if self.problem:
-            return [f"{self.title} is not scored: {self.problem}"]
-        return [
+        return self.problem_lines() + [
             f"  {self.title} {name:<19} {it.value:.4f} [{it.low:.4f}, {it.high:.4f}]"
             for name, it in self.figures.items()
         ]
@@ -111,7 +127,7 @@ class TaskScores:
 def score_tasks(
     folders: Mapping[str, Path], dataroot: Path, index: Index, split: str, draws: int = 1000
 ) -> dict[str, TaskScores]:
-    """Scores folders of predictions; a task of which a file is missing says which, and the others go on.
+    """Scores folders of predictions; a task of which a file is missing or damaged says which, and the others go on.
 
     Args:
         folders: by name in `TASKS`.
@@ -124,17 +140,39 @@ def score_tasks(
         By name.
 
     Raises:
-        ValueError: a file is damaged, or the split is unknown.
+        ValueError: the split is unknown.
     """
+    index.samples_of(split)
     found = {}
     for name, folder in folders.items():
         task = TASKS[name]
         try:
             report = task.evaluate(folder, dataroot, index, split)
-        except FileNotFoundError as error:
-            found[name] = TaskScores(task.title, problem=str(error))
+        except (OSError, ValueError) as error:
+            damaged = not isinstance(error, FileNotFoundError)
+            found[name] = TaskScores(task.title, problem=str(error), damaged=damaged)
             continue
         nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
         figures = task.intervals(report, draws) if draws else nothing
-        found[name] = TaskScores(task.title, figures, tables=task.tables(report))
+        found[name] = TaskScores(task.title, figures, tables=task.tables(report), missing=task.missing(report))
     return found
+
+
+def write_scores(out_dir: str | Path, scores: Mapping[str, TaskScores]) -> None:
+    """Writes `<name>.json` of every task that was scored.
+
+    Each holds `figures`, by name `value`, `low` and `high`, and `tables`, by title, row and column; NaN is bare, as in
+    the devkit's files.
+
+    Args:
+        out_dir: an existing folder.
+        scores: by name, as of `score_tasks`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    for name, one in scores.items():
+        if not one.problem:
+            content = {"figures": {key: asdict(it) for key, it in one.figures.items()}, "tables": one.tables}
+            with atomic_writer(Path(out_dir) / f"{name}.json") as file:
+                file.write(json.dumps(content, indent=2).encode())

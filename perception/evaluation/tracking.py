@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 import tempfile
@@ -17,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from perception.data.index import Index
-from perception.evaluation.detection import detections_in_global
+from perception.evaluation.detection import check_in_set, detections_in_global
+from perception.evaluation.official import silence
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_from_nuscenes
+from perception.formats.result_files import place_of
 from perception.formats.splits import SPLITS
 from perception.formats.submission import SampleDetections, SubmissionMeta
-from perception.formats.submission_reader import Submission, read_submission, validate_submission
+from perception.formats.submission_reader import Submission
 from perception.formats.tracking_submission import (
     TRACKING_CLASSES,
     TrackingSubmission,
@@ -34,28 +35,7 @@ from perception.tracking.tracker import Moment
 
 _LOG = logging.getLogger(__name__)
 _FAR_M = 1e6  # beyond the range of every class
-
-
-def read_detections(results_path: str | Path, index: Index, split: str) -> Submission:
-    """Reads the detections of a split.
-
-    Args:
-        results_path: a detection submission. For an official split it must hold exactly the samples that the set has
-            of it; for one of the set's own it may hold more.
-        index: of the set.
-        split: an official one, of which scenes may be missing, or one of the set's own.
-
-    Returns:
-        The boxes of the split's samples.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no submission or does not fit the split, or the split is unknown.
-    """
-    tokens = index.tokens_of(index.samples_of(split))
-    if split in SPLITS:
-        return validate_submission(results_path, tokens)
-    return read_submission(results_path).of_samples(tokens)
+_LARGEST = 1e7  # metres and m/s that a tracker can still reckon with
 
 
 def meta_of(submission: Submission) -> SubmissionMeta:
@@ -67,8 +47,7 @@ def meta_of(submission: Submission) -> SubmissionMeta:
     Returns:
         The benchmark's five questions; what the file does not answer with true is no.
     """
-    meta = submission.meta if isinstance(submission.meta, dict) else {}
-    return SubmissionMeta(**{field.name: meta.get(field.name) is True for field in fields(SubmissionMeta)})
+    return SubmissionMeta(**{field.name: submission.meta.get(field.name) is True for field in fields(SubmissionMeta)})
 
 
 def moments_of(submission: Submission, index: Index) -> Iterator[Moment]:
@@ -83,7 +62,16 @@ def moments_of(submission: Submission, index: Index) -> Iterator[Moment]:
 
     Raises:
         KeyError: a sample is not in the index.
+        ValueError: a place, a size or a velocity is beyond 1e7, which a submission may hold and no tracker can follow.
     """
+    for field in ("translations", "sizes_wlh", "velocities"):
+        values = getattr(submission, field)
+        if len(large := np.flatnonzero((np.abs(values) > _LARGEST).any(axis=1))):  # NaN is not
+            sample, box = place_of(submission.offsets, int(large[0]))
+            raise ValueError(
+                f"moments_of: sample {submission.sample_tokens[sample]!r}: box {box}: {field} must be within "
+                f"{_LARGEST:g}, got {values[large[0]].tolist()}"
+            )
     records = [index.record(index.by_token(token)) for token in submission.sample_tokens]
     boxes = boxes_from_nuscenes(
         submission.translations, submission.sizes_wlh, submission.rotations_wxyz, submission.velocities
@@ -133,7 +121,8 @@ def evaluate_tracks(
     each class with annotations; a warning says so.
 
     Args:
-        tracks_path: the submission; its samples must fit the split as in `read_detections`.
+        tracks_path: the submission; its samples must fit the split as in
+            `perception.evaluation.detection.read_detections`.
         index: of the set, with annotations.
         split: an official one, of which scenes may be missing, or one of the set's own.
         dataroot: folder of the set.
@@ -153,9 +142,12 @@ def evaluate_tracks(
         raise ValueError(f"evaluate_tracks: index must have annotations, {index.folder} has none")
     positions = index.samples_of(split)
     tokens = index.tokens_of(positions)
-    submission = (
-        validate_tracks(tracks_path, tokens) if split in SPLITS else read_tracks(tracks_path).of_samples(tokens)
-    )
+    if split in SPLITS:
+        submission = validate_tracks(tracks_path, tokens)
+    else:
+        submission = read_tracks(tracks_path)
+        check_in_set("evaluate_tracks", tracks_path, submission.sample_tokens, index)
+        submission = submission.of_samples(tokens)
     _check_one_class_each(submission, index, positions, tracks_path)
     annotations, _ = index.annotations_of(positions)
     if not np.isin(annotations.labels, [DETECTION_CLASSES.index(name) for name in TRACKING_CLASSES]).any():
@@ -205,13 +197,6 @@ def _write_out_of_range(path: Path, submission: TrackingSubmission) -> None:
     path.write_text(json.dumps({"meta": submission.meta, "results": results}))
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Leaves out what the devkit prints, progress bars included."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
 def _evaluate_official(
     tracks_path: Path, version: str, split: str, dataroot: str | Path, out_dir: str | Path
 ) -> dict[str, Any]:
@@ -223,7 +208,7 @@ def _evaluate_official(
             "evaluate_tracks: nuscenes-devkit, motmetrics and pandas are needed: pip install '.[tracking]'"
         ) from error
     try:
-        with _silence(), warnings.catch_warnings():
+        with silence(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of means over classes without annotations
             evaluation = TrackingEval(
                 config_factory("tracking_nips_2019"),

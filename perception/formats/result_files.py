@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +25,7 @@ UNKNOWN = -2
 
 _NAN = re.compile(rb"NaN(?=[\s,\]}])")
 _NORM_TOLERANCE = 1e-3
-_STANDS_FOR_NAN = -sys.float_info.max
+_STANDS_FOR_NAN = -1.6180339887498949e308  # a number that nobody writes, unlike the least one that there is
 _STAND_IN = repr(_STANDS_FOR_NAN).encode()
 
 
@@ -175,20 +174,29 @@ def parse_results(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
         is strict JSON but for NaN.
 
     Raises:
-        FileNotFoundError: the file is missing.
-        ValueError: the file is not JSON, or lacks `meta` or `results`.
+        OSError: the file is missing, or a folder.
+        ValueError: the file is not JSON, or has no objects `meta` and `results`.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{reader}: {path}: must be a file, got a folder")
     text = path.read_bytes()
     if b"NaN" in text:
         text = _NAN.sub(_stand_in, text)  # msgspec reads no NaN
     try:
         file = _FILE_DECODER.decode(text)
-        return json.loads(bytes(file.meta).replace(_STAND_IN, b"NaN")), file.results
+        meta, results = json.loads(bytes(file.meta).replace(_STAND_IN, b"NaN")), file.results
     except (ValueError, RecursionError):  # not JSON, with Infinity, or not the wanted object
-        try:
-            content: Any = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{reader}: {path}: not JSON: {error}") from error
+        meta, results = _parse_by_python(path, reader)
+    if not isinstance(meta, dict):
+        raise ValueError(f"{reader}: {path}: `meta` must be an object, got {meta!r}")
+    return meta, results
+
+
+def _parse_by_python(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
+    try:
+        content: Any = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{reader}: {path}: not JSON: {error}") from error
     for key in ("meta", "results"):
         if not isinstance(content, dict) or key not in content:
             raise ValueError(f"{reader}: {path}: must be an object with `meta` and `results`, lacks `{key}`")

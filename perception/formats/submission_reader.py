@@ -133,8 +133,8 @@ def read_submission(path: str | Path) -> Submission:
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file is not JSON, lacks `meta` or `results`, or boxes break a rule; names up to ten of them
-            with sample token, number of the box and field.
+        ValueError: the file is not JSON, has no objects `meta` and `results`, or boxes break a rule; names up to ten of
+            them with sample token, number of the box and field.
     """
     path = Path(path)
     meta, results = parse_results(path, _FORM.reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -112,6 +113,10 @@ class Lifecycle:
     gather_scores: bool = True
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.min_score) and math.isfinite(self.birth_score)):
+            raise ValueError(
+                f"Lifecycle: min_score and birth_score must be finite, got {self.min_score} and {self.birth_score}"
+            )
         if not (self.min_hits >= 1 and self.max_age_s > 0):
             raise ValueError(
                 f"Lifecycle: min_hits must be >= 1 and max_age_s > 0, got {self.min_hits} and {self.max_age_s}"

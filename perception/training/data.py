@@ -131,6 +131,19 @@ class NuScenesDataModule(LightningDataModule):
         """Whether each row of a batch is the moment after the same row of the batch before."""
         return self.settings.follow_drives
 
+    @property
+    def truths(self) -> TruthLoading:
+        """Which truths are loaded."""
+        return self.settings.truths
+
+    @property
+    def knows_near_field(self) -> bool:
+        """Whether some drive that is trained on has a truth of the near field; known after `setup`."""
+        dataset = self._datasets["train"]
+        numbers = set(dataset.loader.index.scenes_of(dataset.indices.numpy()).tolist())
+        scenes = [dataset.loader.index.scenes[number] for number in numbers]
+        return any((Path(self.dataroot) / "near_field" / scene).is_dir() for scene in scenes)
+
     def prepare_data(self) -> None:
         """Makes the index and the objects to paste where there are none."""
         folder = self._folder("index")

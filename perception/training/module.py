@@ -26,6 +26,7 @@ from perception.training.randomness import seed_step
 from perception.training.schedules import Schedule
 
 _LOG = logging.getLogger(__name__)
+_TRUTHS = {"detections": "boxes"}  # a truth has the name of what is predicted, but for this one
 
 
 class TrainingModule(LightningModule):
@@ -92,13 +93,14 @@ class TrainingModule(LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        """Checks that model and data speak of the same classes and that a history can be learnt.
+        """Checks that model and data speak of the same classes and that every head and a history can be learnt.
 
         Args:
             stage: what the trainer is about to do.
 
         Raises:
-            ValueError: the class names differ, or the detector has a history and the data do not follow drives.
+            ValueError: the class names differ, the truth of a head is not loaded, or the detector has a history and the
+                data do not follow drives.
         """
         data = getattr(self.trainer, "datamodule", None)
         if self.detector.temporal is not None and not getattr(data, "follows_drives", True):
@@ -112,6 +114,22 @@ class TrainingModule(LightningModule):
                 f"TrainingModule: detector and data must have the same class_names, got "
                 f"{list(self.detector.class_names)} and {list(names)}"
             )
+        if getattr(data, "truths", None) is not None:
+            self._check_truths(data)
+
+    def _check_truths(self, data: Any) -> None:
+        """A head without a truth would train on nothing, with losses of 0."""
+        for name, head in self.detector.heads.items():
+            answer = str(head.predicts)
+            option = _TRUTHS.get(answer, answer)
+            loaded = getattr(data.truths, option, True)
+            if loaded is None or loaded is False:
+                raise ValueError(
+                    f"TrainingModule: data.init_args.loader.truths.{option} must be asked for to train the head "
+                    f"{name!r}, got {loaded}"
+                )
+            if option == "near_field" and not getattr(data, "knows_near_field", True):
+                _LOG.warning("the head %s learns nothing: %s/near_field has no drive of these", name, data.dataroot)
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Makes the step's random numbers depend on its place in the run alone.

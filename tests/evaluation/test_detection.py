@@ -136,7 +136,7 @@ def test_a_custom_split_and_a_partly_present_one(synthetic, tmp_path):
         ("mini_val", "nothing predicted", r"holds no prediction at all.*Invalid box type: None"),
         ("mini_val", "other split", "3 of 3 samples of the split are missing, such as"),
         ("mini_val", "too much", "2 samples do not belong to the split, such as"),
-        ("mini_val", "no json", "it is no submission"),
+        ("mini_val", "no json", r"read_submission: .*results.json: not JSON"),
         ("none", "other split", "split must have scenes in .*, 'none' has none of scene-0061, scene-0103"),
         ("fourth", "other split", "fourth"),
         ("val", "other split", "Requested split val which is not compatible with NuScenes version v1.0-mini"),
@@ -155,6 +155,39 @@ def test_what_the_devkit_refuses_is_explained(synthetic, tmp_path, split, conten
         write_submission(path, {"nothing predicted": val, "other split": train, "too much": val + train}[content], META)
     with pytest.raises(ValueError, match=message):
         evaluate_official(root, VERSION, split, path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("rotation", [1.002, 0, 0, 0], "must have norm 1 within 0.001"),
+        ("rotation", [0, 0, 0, 0], "must have norm 1 within 0.001"),
+        ("rotation", [float("inf"), 0, 0, 0], "must have norm 1 within 0.001"),
+        ("translation", [True, 0, 0], "Expected `float`, got `bool`"),
+        ("detection_score", "0.5", "Expected `float`, got `str`"),
+        ("detection_name", "dog", "must be one of car, "),
+        ("size", [1, float("nan"), 1], "must be > 0"),
+        ("size", [1, -1, 1], "must be > 0"),
+    ],
+)
+def test_what_breaks_a_rule_is_named_before_the_devkit_begins(synthetic, tmp_path, capsys, field, value, message):
+    root, index = synthetic
+    path = tmp_path / "results.json"
+    write_truth(path, index, "mini_val")
+    content = json.loads(path.read_text())
+    token = next(iter(content["results"]))
+    content["results"][token][1][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"read_submission: .*sample '{token}': box 1, field {field}.*: {message}"):
+        evaluate_official(root, VERSION, "mini_val", path, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not capsys.readouterr().err
+
+
+def test_the_devkit_is_silent(synthetic, tmp_path, capfd):
+    root, index = synthetic
+    write_truth(tmp_path / "results.json", index, "mini_val")
+    evaluate_official(root, VERSION, "mini_val", tmp_path / "results.json", tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_set_that_does_not_load_and_a_missing_file_are_explained(tmp_path):

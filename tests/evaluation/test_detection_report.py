@@ -12,8 +12,10 @@ from benchmarks.blow_up_nuscenes import VERSION, Size, blow_up
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.evaluation.bootstrap import SCORES, bootstrap, paired_bootstrap
+from perception.evaluation.detection_metrics import ERRORS, curves
 from perception.evaluation.detection_report import DetectionReport, details, evaluate_submission, write_metrics
-from perception.evaluation.official import evaluate_official
+from perception.evaluation.eval_boxes import BicycleRacks, EvalBoxes, filter_boxes
+from perception.evaluation.official import NothingToScoreError, evaluate_official
 from perception.evaluation.slices import slice_report, standard_slices
 from perception.formats.classes import ATTRIBUTES, DETECTION_CLASSES
 from tests.synthetic_nuscenes import VERSION as SMALL_VERSION
@@ -121,6 +123,128 @@ def test_a_split_of_the_sets_own_takes_its_samples_out_of_a_larger_file(dataset,
     assert len(report.sample_scenes) < len(results)
 
 
+def test_a_box_that_names_another_sample_is_told_and_matched_in_that_one(dataset, tmp_path, caplog):
+    results = random_results(dataset[1], 10, per_sample=5)
+    for rows, token in zip(results.values(), results, strict=True):
+        for row in rows:
+            row["sample_token"] = token
+    (first, second), (_, other) = list(results)[:2], list(results.values())[:2]
+    other[3]["sample_token"], other[4]["sample_token"] = first, "elsewhere"
+    path = write_results(tmp_path / "results.json", results)
+    report = evaluate_submission(path, dataset[1], "train")
+    assert "2 boxes name another sample than the one they stand under" in caplog.text
+    assert f"the first: sample '{second}', box 3, field sample_token: '{first}'" in caplog.text
+    assert (report.predictions.samples == -1).sum() <= 1
+    assert_equal_to_devkit(dataset, results, tmp_path)
+
+
+def test_samples_that_the_set_does_not_have_are_refused_in_a_split_of_its_own(dataset, tmp_path):
+    results = random_results(dataset[1], 11, per_sample=2) | {"elsewhere": []}
+    path = write_results(tmp_path / "results.json", results)
+    with pytest.raises(ValueError, match="results must be of the set's samples, 1 are not, such as 'elsewhere'"):
+        evaluate_submission(path, dataset[1], "two")
+
+
+def test_scores_by_hand(tmp_path):
+    """Two cars with a hit, a false alarm and a hit; one truck that is found; nothing else, in one sample."""
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    build_index(root, SMALL_VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    record = index.record(0)
+    boxes, kinds = record.annotations.boxes_global, record.annotations.labels
+    first, second = np.flatnonzero(kinds == DETECTION_CLASSES.index("car"))
+    (truck,) = np.flatnonzero(kinds == DETECTION_CLASSES.index("truck"))
+
+    def found(row: int, score: float, **changes) -> dict:
+        length, width, height = boxes[row, 3:6]
+        same = {
+            "size": [width, length, height],
+            "rotation": record.annotations.rotations[row].tolist(),
+            "detection_name": DETECTION_CLASSES[kinds[row]],
+            "attribute_name": record.annotations.attributes[row],
+        }
+        return box(record.token, boxes[row, :3], detection_score=score, **(same | changes))
+
+    half = boxes[second, [4, 3, 5]] * np.array([0.5, 1.0, 1.0])  # half as wide
+    turned = boxes[second, 6] + 0.25
+    wrong = {
+        "translation": (boxes[second, :3] + [0.9, 1.2, 5.0]).tolist(),  # a metre and a half, whatever the height
+        "size": half.tolist(),
+        "rotation": [np.cos(turned / 2), 0.0, 0.0, np.sin(turned / 2)],
+        "attribute_name": "vehicle.moving",  # it is parked
+    }
+    alarm = found(first, 0.6, translation=[*(boxes[first, :2] + 9), 0.0])
+    rows = [found(first, 0.9), alarm, found(second, 0.3, **wrong), found(truck, 0.8)]
+    report = evaluate_submission(write_results(tmp_path / "a.json", {record.token: rows}), index, "mini_val")
+    # At 2 and 4 m: precision 1 up to recall 0.5, then it goes from 1/2 at recall 0.5 to 2/3 at recall 1; at the
+    # smaller distances the second car is missed, and recall ends at 0.5.
+    recalls = np.arange(11, 101) / 100
+    far = np.where(recalls < 0.5, 1.0, 1 / 2 + (recalls - 0.5) / 0.5 * (2 / 3 - 1 / 2))
+    near = np.where(recalls < 0.5, 1.0, np.where(recalls == 0.5, 1 / 3, 0.0))
+    cars = report.summary["label_aps"]["car"]
+    assert cars[2.0] == cars[4.0] == pytest.approx(np.mean(far - 0.1) / 0.9, abs=1e-12)
+    assert cars[0.5] == cars[1.0] == pytest.approx(np.mean(np.maximum(near - 0.1, 0)) / 0.9, abs=1e-12)
+    assert report.summary["mean_dist_aps"]["truck"] == pytest.approx(1)
+    mean_ap = (sum(cars.values()) / 4 + 1) / 10
+    assert report.summary["mean_ap"] == pytest.approx(mean_ap, abs=1e-12)
+    # Errors: 0 down to the score 0.9, then the mean of 0 and that of the second hit, in between by the score. Scores
+    # over recall: 0.9 up to a half, from there straight from 0.6 (the false alarm stands at recall 0.5) to 0.3.
+    score = np.where(recalls < 0.5, 0.9, 0.6 - (recalls - 0.5) / 0.5 * 0.3)
+    share = np.mean((0.9 - score) / (0.9 - 0.3) / 2)
+    of_cars = report.summary["label_tp_errors"]["car"]
+    expected = {"trans_err": 1.5, "scale_err": 0.5, "orient_err": 0.25, "attr_err": 1.0}
+    for name, error in expected.items():
+        assert of_cars[name] == pytest.approx(share * error, abs=1e-9), name
+    # Eight classes are not there or not found: their errors are 1, but for those that a class does not have.
+    assert report.summary["tp_errors"]["trans_err"] == pytest.approx((1.5 * share + 0 + 8) / 10, abs=1e-9)
+    assert report.summary["tp_errors"]["orient_err"] == pytest.approx((0.25 * share + 0 + 7) / 9, abs=1e-9)
+    assert report.summary["tp_errors"]["attr_err"] == pytest.approx((share + 0 + 6) / 8, abs=1e-9)
+    scores = sum(1 - error for error in report.summary["tp_errors"].values())
+    assert report.summary["nd_score"] == pytest.approx((5 * mean_ap + scores) / 10, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "range_m"), [("car", 50), ("pedestrian", 40), ("bicycle", 40), ("traffic_cone", 30), ("barrier", 30)]
+)
+def test_the_range_of_a_class_ends_before_its_bound(name, range_m):
+    nothing = np.zeros(0, dtype=np.int64)
+    racks = BicycleRacks(nothing, np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4)))
+    distances_m = np.array([0.0, np.nextafter(range_m, 0), range_m, np.nextafter(range_m, 99), np.inf])
+    count = len(distances_m)
+    whole = np.zeros(count, dtype=np.int64)
+    boxes = EvalBoxes(
+        samples=whole,
+        ego_distances_m=distances_m,
+        translations=np.zeros((count, 3)),
+        sizes_wlh=np.ones((count, 3)),
+        rotations_wxyz=np.tile([1.0, 0, 0, 0], (count, 1)),
+        velocities=np.zeros((count, 2)),
+        labels=whole + DETECTION_CLASSES.index(name),
+        attributes=whole,
+        num_pts=whole - 1,
+        num_lidar_pts=whole - 1,
+        scores=np.ones(count),
+        visibility=whole,
+    )
+    assert filter_boxes(boxes, whole, racks).ego_distances_m.tolist() == distances_m[:2].tolist()
+
+
+def test_the_range_is_measured_as_the_devkit_measures_it(dataset, tmp_path):
+    """Predictions on the bound of their class, a hair inside and a hair outside, in four directions."""
+    results = {}
+    for position in range(len(dataset[1])):
+        record = dataset[1].record(position)
+        ego_xy = record.ego2global[:2, 3]
+        results[record.token] = [
+            box(record.token, [*(ego_xy + direction * reach), 0.0], detection_name=name)
+            for name, range_m in (("car", 50.0), ("pedestrian", 40.0), ("barrier", 30.0))
+            for reach in (range_m - 1e-9, range_m, range_m + 1e-9)
+            for direction in np.array([[1.0, 0.0], [0.0, -1.0], [0.6, 0.8], [-0.8, 0.6]])
+        ]
+    report = assert_equal_to_devkit(dataset, results, tmp_path)
+    assert 12 * len(results) <= len(report.predictions) < 24 * len(results)
+
+
 def test_rounding_decides_between_mirrored_offsets_as_in_the_devkit(dataset, tmp_path):
     """Predictions in the middle between annotations, to the last bit, and at the limits of distance."""
     index = dataset[1]
@@ -161,6 +285,20 @@ def test_nothing_found_is_zero_with_a_warning(dataset, tmp_path, caplog):
     assert "there is not one prediction in the split train" in caplog.text
 
 
+def test_nothing_left_by_the_filters_is_zero_with_a_warning(tmp_path, caplog):
+    """Predictions a kilometre off, and annotations without a point."""
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    path = root / SMALL_VERSION / "sample_annotation.json"
+    path.write_text(json.dumps([row | {"num_lidar_pts": 0} for row in json.loads(path.read_text())]))
+    build_index(root, SMALL_VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    (token,) = index.tokens_of(np.arange(1))
+    results = write_results(tmp_path / "results.json", {token: [box(token, [9e3, 9e3, 0])]})
+    assert evaluate_submission(results, index, "mini_val").summary["mean_ap"] == 0
+    for kind in ("prediction", "annotation of a detection class"):
+        assert f"there is not one {kind} that the filters leave in the split mini_val" in caplog.text
+
+
 def test_nothing_annotated_is_zero_with_a_warning(dataset, tmp_path, caplog):
     """A split of which no annotation has a detection class; the devkit gives up on it."""
     tables = tmp_path / "set" / VERSION
@@ -179,8 +317,9 @@ def test_nothing_annotated_is_zero_with_a_warning(dataset, tmp_path, caplog):
     assert report.summary["mean_ap"] == report.summary["nd_score"] == 0
     assert "there is not one annotation of a detection class in the split train" in caplog.text
     assert len(standard_slices(report)) > 5 and bootstrap(report, draws=2)["mAP"].value == 0
-    with pytest.raises(ValueError, match="Invalid box type: None"):
+    with pytest.raises(NothingToScoreError, match="the split has no annotation of a detection class to compare with"):
         evaluate_official(tmp_path / "set", VERSION, "train", path, tmp_path / "official")
+    assert not list((tmp_path / "official").iterdir())
 
 
 def test_the_last_of_duplicate_keys_wins_as_in_the_devkit(dataset, tmp_path):
@@ -208,16 +347,30 @@ def test_what_cannot_be_scored_is_an_error(dataset, tmp_path):
     index = dataset[1]
     results = random_results(index, 3, per_sample=5)
     token = next(iter(results))
-    for row in results[token]:
-        row["detection_score"] = -0.5
-    path = write_results(tmp_path / "negative.json", results)
-    with pytest.raises(ValueError, match=r"curves: scores must be >= 0, got -0.5"):
-        evaluate_submission(path, index, "train")
+    for score in (-0.5, -1e-300, float("inf")):
+        results[token][3]["detection_score"] = score
+        path = write_results(tmp_path / "wrong.json", results)
+        place = rf"wrong.json: sample '{token}': box 3, field detection_score"
+        with pytest.raises(ValueError, match=rf"{place}: must be finite and >= 0, got {score}"):
+            evaluate_submission(path, index, "train")
+    del results[token][3]["detection_score"]
+    with pytest.raises(ValueError, match=rf"{place}: must be finite and >= 0, got -1.0"):
+        evaluate_submission(write_results(path, results), index, "train")
     path = write_results(tmp_path / "short.json", {key: rows for key, rows in results.items() if key != token})
     with pytest.raises(ValueError, match=rf"1 samples of the split are missing, such as {token}"):
         evaluate_submission(path, index, "train")
     with pytest.raises(ValueError, match=r"split 'val' has none|'val' has none"):
         evaluate_submission(path, index, "val")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("largest", [1.0, 3.0, 1e300])
+def test_scores_beyond_1_are_only_an_order_and_too_large_ones_are_named(largest):
+    hit, errors = np.ones(3, dtype=bool), {name: np.zeros(3) for name in ERRORS}
+    found = curves(np.array([largest, 0.5, 0.25]), hit, errors, 3)
+    assert found.average_precision == pytest.approx(1) and found.confidence[0] == largest
+    with pytest.raises(ValueError, match=r"not too large to interpolate, got 0.25 to 1.7e\+308"):
+        curves(np.array([1.7e308, 0.5, 0.25]), hit, errors, 3)
 
 
 def truth_results(index: Index) -> dict:
@@ -271,6 +424,23 @@ def test_slices_share_the_annotations_out(dataset, tmp_path):
         assert sum(size for name, size in sizes.items() if kind in name) == len(report.truth)
     whole = slice_report(report, np.ones(len(report.truth), dtype=bool))
     assert worst_difference(details(whole.curves), details(report.curves)) <= 1e-12
+
+
+def test_slices_by_points_count_those_of_the_lidar_and_the_filter_all(tmp_path):
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    path = root / SMALL_VERSION / "sample_annotation.json"
+    counts = [(0, 0), (0, 60), (5, 60), (6, 0), (50, 60), (51, 0), (9, 9)]  # the last is the rack
+    rows = [
+        row | {"num_lidar_pts": lidar, "num_radar_pts": radar}
+        for row, (lidar, radar) in zip(json.loads(path.read_text()), counts, strict=True)
+    ]
+    path.write_text(json.dumps(rows))
+    build_index(root, SMALL_VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    results = write_results(tmp_path / "results.json", truth_results(index))
+    slices = standard_slices(evaluate_submission(results, index, "mini_val"))
+    sizes = {name: sum(one.num_truth.values()) for name, one in slices.items() if "points" in name}
+    assert sizes == {"points <= 5": 2, "points 6-50": 2, "points > 50": 1}
 
 
 def test_intervals_hold_the_value_and_shrink_for_equal_scenes(dataset, tmp_path):

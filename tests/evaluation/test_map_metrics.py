@@ -12,6 +12,7 @@ import torch
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.map_truth import MAP_TRUTH_CLASSES, MapSource
+from perception.evaluation.html_report import ReportContents, report_page
 from perception.evaluation.map import THRESHOLDS, MapRule, best_overlaps, overlaps
 from perception.evaluation.map_prior import PRIOR_GRID, map_prior, stretched
 from perception.evaluation.map_report import (
@@ -24,6 +25,7 @@ from perception.evaluation.map_report import (
     write_map_predictions,
 )
 from perception.evaluation.map_truths import MapTruths, look_up
+from perception.evaluation.tasks import TASKS, score_tasks
 from perception.formats.map_predictions import PredictedMap
 from perception.formats.nuscenes_map import VectorMapBuilder, write_maps
 from perception.formats.nuscenes_map_raster import MAP_CLASSES
@@ -167,11 +169,9 @@ def test_the_truth_as_prediction_is_right_but_for_what_drawing_again_costs(
     assert figures["lidar/drivable_area"] > 0.95
     mean = np.mean([figures[f"lidar/{name}"] for name in MAP_CLASSES])
     assert figures["lidar/mean"] == pytest.approx(mean, abs=1e-12)
-    table = report.tables()["lidar"]
-    assert table["thresholds"] == list(THRESHOLDS)
-    row = table["walkway"]
-    assert isinstance(row, dict) and max(row["overlap"]) == figures["lidar/walkway"]
-    assert row["true_cells"] == report.counts["lidar"][0, 2, 0, [0, 2]].sum()
+    row = TASKS["map"].tables(report)["overlap by threshold, lidar"]["walkway"]
+    assert list(row) == [f"{threshold:.2f}" for threshold in THRESHOLDS]
+    assert max(row.values()) == figures["lidar/walkway"]
     write_map_predictions(tmp_path / "far", right(root, index, 8))
     far = evaluate_map(tmp_path / "far", root, index, "mini_train").figures
     assert far["lidar/ped_crossing"] < 0.2 and far["lidar/drivable_area"] > 0.9  # the road runs along the drive
@@ -199,7 +199,7 @@ def test_a_prediction_of_some_classes_is_scored_on_these(dataset: tuple[Path, In
 
     assert set(found(("vehicle",)).figures) == {"vehicle/vehicle"}
     assert found(("walkway", "drivable_area")).names == (
-        "lidar/mean", "lidar/drivable_area", "lidar/walkway", "ego/mean", "ego/drivable_area", "ego/walkway",
+        "lidar/mean of 2", "lidar/drivable_area", "lidar/walkway", "ego/mean of 2", "ego/drivable_area", "ego/walkway",
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"score_maps: a prediction must hold some of carpark_area, .*, got grass"):
         grass = PredictedMap(np.zeros((1, *PRIOR_GRID.shape[1:])), ("grass",), PRIOR_GRID)
@@ -211,10 +211,47 @@ def test_what_is_missing_is_named(tmp_path: Path, dataset: tuple[Path, Index]) -
     with pytest.raises(FileNotFoundError, match="scene-0061"):
         evaluate_map(tmp_path, root, index, "mini_train")
     write_map_predictions(tmp_path, right(root, index))
-    with pytest.raises(FileNotFoundError, match=r"maps/expansion/singapore-onenorth\.json"):
-        evaluate_map(tmp_path, tmp_path, index, "mini_train")
+    report = evaluate_map(tmp_path, tmp_path, index, "mini_train")  # vehicles need annotations alone
+    assert report.names == ("vehicle/vehicle",) and set(report.missing) == {"lidar", "ego"}
+    assert all("maps/expansion/singapore-onenorth.json" in reason for reason in report.missing.values())
+    assert report.figures == {
+        "vehicle/vehicle": evaluate_map(tmp_path, root, index, "mini_train").figures["vehicle/vehicle"]
+    }
+    scores = score_tasks({"map": tmp_path}, tmp_path, index, "mini_train", draws=0)["map"]
+    assert [line.partition(":")[0] for line in scores.problem_lines()] == [
+        "map lidar is not scored",
+        "map ego is not scored",
+    ]
+    assert "Not scored: lidar: " in report_page(ReportContents("page", {}, tasks={"map": scores}))
     with pytest.raises(ValueError, match="predictions must have a map, got none for t"):
         write_map_predictions(tmp_path, [(Predictions(token="t", detections=None), "scene")])
+
+
+def test_without_map_and_annotations_nothing_is_left_to_score(tmp_path: Path) -> None:
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0061": 1}, cameras=False, annotations=False)
+    build_index(root, VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    names = ("walkway", "vehicle")
+    nothing = PredictedMap(np.zeros((2, *PRIOR_GRID.shape[1:])), names, PRIOR_GRID)
+    with pytest.raises(FileNotFoundError, match=r"singapore-onenorth\.json.*; MapTruths: vehicles need annotations"):
+        score_maps(lambda scene, token: nothing, root, index, "mini_train")
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_predictions_of_other_classes_than_the_first_are_named(
+    tmp_path: Path, dataset: tuple[Path, Index], number: int
+) -> None:
+    """A first file of some classes would leave the others out and give a mean of a few under the protocol's name."""
+    root, index = dataset
+    found = right(root, index)
+    whole = found[number][0].map
+    assert whole is not None
+    some = dataclasses.replace(whole, probabilities=whole.probabilities[:2], class_names=whole.class_names[:2])
+    found[number] = (dataclasses.replace(found[number][0], map=some), found[number][1])
+    write_map_predictions(tmp_path, found)
+    second = f"{found[1][1]}/{found[1][0].token}"
+    with pytest.raises(ValueError, match=f"score_maps: {second} must have the classes of the first prediction, "):
+        evaluate_map(tmp_path, root, index, "mini_train")
 
 
 def test_nothing_predicted_scores_nothing(dataset: tuple[Path, Index]) -> None:
@@ -285,7 +322,7 @@ def test_intervals_take_the_best_threshold_of_every_draw_and_the_mean_of_classes
     rule = MapRule(("road", "line"), (0.4, 0.6))
     found = map_bootstrap(MapReport(scenes=("a", "b"), rules={"lidar": rule}, counts={"lidar": counts}), draws=5)
     assert {name: round(it.value, 6) for name, it in found.items()} == {
-        "lidar/mean": 0.9, "lidar/road": 0.8, "lidar/line": 1.0,
+        "lidar/mean of 2": 0.9, "lidar/road": 0.8, "lidar/line": 1.0,
     }  # fmt: skip
     assert all(math.isclose(it.low, it.value, rel_tol=1e-6) for it in found.values())
 

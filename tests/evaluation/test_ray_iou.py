@@ -58,7 +58,7 @@ def test_origins_are_in_the_samples_frame_and_near_it() -> None:
         torch.tensor([100.0, 50.0, 0.0]).double(), torch.tensor([math.sqrt(0.5), 0, 0, math.sqrt(0.5)]).double()
     ).numpy()  # looks along the global y axis
     lidar = np.array(
-        [[100.0, 11.5, 2.0], [100.0, 50.0, 2.0], [90.0, 60.0, 2.0], [100.0, 89.0, 2.0], [139.5, 50.0, 2.0]]
+        [[100.0, 11.5, 2.0], [100.0, 50.0, 2.0], [90.0, 60.0, 2.0], [100.0, 89.001, 2.0], [139.5, 50.0, 2.0]]
     )
     np.testing.assert_allclose(ray_origins(lidar, ego2global), [[-38.5, 0, 2], [0, 0, 2], [10, 10, 2]], atol=1e-9)
 

@@ -31,6 +31,7 @@ def boxes(*rows: tuple[int, float, int, float]) -> EvalBoxes:
         labels=table[:, 2].astype(np.int64),
         attributes=np.full(count, -1),
         num_pts=np.full(count, 9),
+        num_lidar_pts=np.full(count, 9),
         scores=table[:, 3],
         visibility=np.zeros(count, dtype=np.int64),
     )

@@ -10,8 +10,8 @@ import torch
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.loading import LidarLoading, SampleLoader
-from perception.evaluation.detection import annotations_as_detections, write_predictions
-from perception.evaluation.tracking import evaluate_tracks, meta_of, moment_of, moments_of, read_detections
+from perception.evaluation.detection import annotations_as_detections, read_detections, write_predictions
+from perception.evaluation.tracking import evaluate_tracks, meta_of, moment_of, moments_of
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.submission import SubmissionMeta, write_submission
 from perception.formats.tracking_submission import TRACKING_CLASSES, SampleTracks, write_tracks
@@ -138,6 +138,9 @@ def test_files_that_do_not_fit_are_named(synthetic, tmp_path):
         read_detections(results, index, "mini_train")
     with pytest.raises(FileNotFoundError):
         evaluate_tracks(tmp_path / "none.json", index, "mini_val", root, tmp_path)
+    write_tracks(tmp_path / "more.json", [*tracks, ("elsewhere", NOTHING)], META)
+    with pytest.raises(ValueError, match="results must be of the set's samples, 1 are not, such as 'elsewhere'"):
+        evaluate_tracks(tmp_path / "more.json", index, "second", root, tmp_path)
     last = tracks[-1][1]
     last.labels[last.labels == CAR] = DETECTION_CLASSES.index("truck")
     with pytest.raises(

@@ -156,6 +156,17 @@ def test_rotations_must_be_of_norm_1_as_float32_rounds_it(submission: Path) -> N
         read_submission(submission)
 
 
+def test_the_least_number_is_no_nan(submission: Path) -> None:
+    content = json.loads(submission.read_text())
+    least = -np.finfo(np.float64).max
+    content["results"]["first"][0]["velocity"] = [least, float("nan")]
+    content["results"]["first"][1]["translation"] = [least, 0.0, 0.0]
+    submission.write_text(json.dumps(content))
+    found = read_submission(submission)
+    np.testing.assert_array_equal(found.velocities[0], [least, np.nan])
+    assert found.translations[1, 0] == least
+
+
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t:\n")])
 def test_nan_is_read_as_a_value_and_kept_as_a_text(submission: Path, separators: tuple[str, str]) -> None:
     content = json.loads(submission.read_text())
@@ -231,6 +242,8 @@ def test_tokens_must_be_those_of_the_split(submission: Path) -> None:
         ("[]", r"must be an object with `meta` and `results`, lacks `meta`"),
         ('{"results": {}}', r"lacks `meta`"),
         ('{"meta": {}}', r"lacks `results`"),
+        ('{"meta": null, "results": {}}', r"`meta` must be an object, got None"),
+        ('{"meta": [Infinity], "results": {}}', r"`meta` must be an object, got \[inf\]"),
         ('{"meta": {}, "results": [1]}', r"`results` must be boxes by sample token"),
         ('{"meta": {}, "results": {"a": 5}}', r"sample 'a': Expected `array`, got `int`"),
         ('{"meta": {}, "results": {"a": [', r"not JSON"),

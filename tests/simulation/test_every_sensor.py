@@ -45,7 +45,7 @@ def test_any_subset_is_predicted_and_scored(simulated: Path, trained: Path, tmp_
     said = run_tool("test", *files, "--dataroot", str(simulated), "--out-dir", str(tmp_path / "out"), *chosen)
     metrics = json.loads((tmp_path / "out" / "metrics_summary.json").read_text())
     assert np.isfinite(metrics["nd_score"])
-    near = json.loads((tmp_path / "out" / "near_field.json").read_text())
+    near = json.loads((tmp_path / "out" / "near_field.json").read_text())["figures"]
     assert set(near) >= {"iou", "precision", "recall", "distance_error_m"}
     assert 0 <= near["iou"]["low"] <= near["iou"]["value"] <= near["iou"]["high"] <= 1
     assert f"near field iou{'':<17}{near['iou']['value']:.4f}" in said

@@ -53,6 +53,9 @@ def test_the_figures_are_printed_and_written_as_the_devkit_has_them(folder, tmp_
     assert f"{official['nd_score']:.4f}" in ours and f"NDS {official['nd_score']:.4f}" in theirs
     assert "points <= 5" in ours and "visibility 4" in ours and "expected calibration error" in ours
     page = (tmp_path / "ours" / "report.html").read_text()
+    # Four of the five classes that are there, and no more, are found: the terminal and the page have the same mean.
+    assert re.search(r"  0-20 m +0\.8000, ", ours)
+    assert re.search(r">0-20 m</t[dh]><td[^>]*>\d+</td><td[^>]*>0\.800</td>", page)
     assert f"{official['nd_score']:.3f}" in page and "3 samples" in page
 
 
@@ -63,7 +66,7 @@ def test_two_submissions_are_compared(folder, capsys):
     gains = {line[0]: float(line[1]) for line in lines if len(line) > 3 and line[1][0] in "+-"}
     assert gains["car"] == 1.0
     assert gains["truck"] == 0.0
-    assert re.search(r"mAP of slices:\n  0-20 m +\+0\.1000 ", compared)
+    assert re.search(r"slices, mean AP over .*:\n  0-20 m +\+0\.2000 ", compared)  # one class of five
 
 
 def test_what_is_wrong_is_said(folder, tmp_path, capsys):
@@ -75,6 +78,11 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
     assert "--draws must be at least 0, got -1" in capsys.readouterr().err
     assert run(folder, "all.json", "--map", str(folder / "maps")) == 1
     assert f"there is no such folder of predictions: {folder / 'maps'}" in capsys.readouterr().err
+    index = ["--index", str(folder / "index")]
+    assert run(folder, "all.json", *index, "--version", "v1.0-trainval") == 1
+    assert f"--index must be of version v1.0-trainval, {folder / 'index'} is of {VERSION}" in capsys.readouterr().err
+    assert run(folder, "all.json", *index, "--dataroot", str(folder / "all.json")) == 1
+    assert f"--dataroot must be a folder, got {folder / 'all.json'}" in capsys.readouterr().err
     content = json.loads((folder / "all.json").read_text())
     token = next(iter(content["results"]))
     content["results"][token][0]["size"][1] = -1.0
@@ -88,10 +96,11 @@ def test_a_task_without_truth_is_told_and_the_others_go_on(folder, tmp_path, cap
     (tmp_path / "found").mkdir()
     options = [word for name in ("near-field", "map", "occupancy") for word in (f"--{name}", str(tmp_path / "found"))]
     assert run(folder, "all.json", "--draws", "0", "--out-dir", str(tmp_path / "out"), *options) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr()
     for title in ("near field", "map", "occupancy"):
-        assert re.search(rf"^{title} is not scored: .*{folder / 'set'}|^{title} is not scored: .*found", said, re.M)
-    assert "mAP" in said
+        pattern = rf"{title} is not scored: .*{folder / 'set'}|{title} is not scored: .*found"
+        assert re.search(pattern, said.out)
+    assert "mAP" in said.out and (tmp_path / "out" / "metrics_summary.json").exists()
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("Not scored: ") == 3
 
@@ -129,6 +138,54 @@ def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, ca
     assert "AMOTA 0.0000, AMOTP 2.0000" in said
     page = (tmp_path / "o" / "report.html").read_text()
     assert "AMOTA" in page and "Near field" in page and "1.000 to 1.000" in page
+    written = json.loads((tmp_path / "o" / "near_field.json").read_text())
+    assert written["figures"]["iou"] == {"value": 1.0, "low": 1.0, "high": 1.0} and written["tables"] == {}
+
+
+def test_near_fields_of_a_set_without_annotations_are_scored(folder, tmp_path, capsys):
+    root = shutil.copytree(folder, tmp_path / "copy")
+    (root / "set" / VERSION / "sample_annotation.json").write_text("[]")
+    index = Index.open(root / "index")
+    cells = np.zeros(NEAR_FIELD_GRID.shape[1:], dtype=np.uint8)
+    for position in index.samples_of("mini_val"):
+        record = index.record(int(position))
+        path = near_field_path(root / "set" / "near_field", record.scene, record.token)
+        found = near_field_path(root / "found", record.scene, record.token)
+        for one, content in (
+            (path, near_field_bytes(cells)),
+            (found, near_field_prediction_bytes(cells.astype(np.float32))),
+        ):
+            one.parent.mkdir(parents=True, exist_ok=True)
+            one.write_bytes(content)
+    assert run(root, "all.json", "--near-field", str(root / "found"), "--out-dir", str(tmp_path / "out")) == 1
+    said = capsys.readouterr()
+    assert said.err == "evaluate: the set has no annotations, boxes are not scored\n"
+    assert "near field iou" in said.out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "not scored, the set has no annotations" in page and "<h2>Near field" in page and "3 samples" in page
+
+
+def test_damage_in_one_file_leaves_the_rest_scored(folder, tmp_path, capsys):
+    """A truth of the near field that is none, a folder of occupancy that is a file, tracks cut off in the middle."""
+    root = shutil.copytree(folder, tmp_path / "copy")
+    index = Index.open(root / "index")
+    record = index.record(int(index.samples_of("mini_val")[0]))
+    damaged = near_field_path(root / "set" / "near_field", record.scene, record.token)
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"PK\x03\x04 and no more")
+    (root / "set" / "gts").write_text("a file")
+    (root / "found").mkdir()
+    (root / "tracks.json").write_text('{"meta": {}, "results": {"a": [')
+    more = [word for name in ("near-field", "occupancy") for word in (f"--{name}", str(root / "found"))]
+    more += ["--tracks", str(root / "tracks.json"), "--out-dir", str(tmp_path / "out")]
+    assert run(root, "all.json", "--draws", "0", *more) == 1
+    said = capsys.readouterr()
+    for reason in (f"near field is not scored: read_near_field: {damaged}: ", "occupancy is not scored: ",
+                   f"tracking is not scored: read_tracks: {root / 'tracks.json'}: not JSON"):  # fmt: skip
+        assert reason in said.out and reason in said.err
+    assert (tmp_path / "out" / "metrics_summary.json").exists()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("Not scored: ") == 3 and "<h2>Tracking" in page and "<h2>Boxes" in page
 
 
 @pytest.mark.slow

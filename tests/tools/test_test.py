@@ -48,11 +48,25 @@ def test_a_model_that_finds_nothing_is_scored_nevertheless(trained, dataroot, tm
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_a_set_without_annotations_is_predicted_alone(trained, tmp_path):
+def test_a_set_without_annotations_of_a_detection_class_is_scored_nevertheless(trained, tmp_path, capsys):
+    root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, cameras=False)
+    path = root / "v1.0-mini" / "category.json"
+    rows = [row | {"name": "static_object.bicycle_rack"} for row in json.loads(path.read_text())]
+    path.write_text(json.dumps(rows))
+    assert load_tool("test").main(arguments(trained, root, tmp_path / "out", "--sensors", "lidar")) == 0
+    assert "the split has no annotation of a detection class to compare with" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "metrics_summary.json").read_text())["mean_ap"] == 0
+    assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "plots").exists()
+
+
+def test_a_set_without_annotations_is_predicted_and_says_so(trained, tmp_path, capsys):
     root = write_synthetic_nuscenes(tmp_path / "set", {"scene-0103": 1}, annotations=False)
     assert load_tool("test").main(arguments(trained, root, tmp_path / "out", "--sensors", "lidar")) == 0
     assert validate_submission(tmp_path / "out" / "results.json", VAL_TOKENS[:1]).scores.size > 0
     assert not (tmp_path / "out" / "metrics_summary.json").exists()
+    assert "the set has no annotations, boxes are not scored" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "not scored, the set has no annotations" in page and "1 samples" in page and "<h2>Boxes" not in page
 
 
 def test_a_sample_without_any_sensor_has_no_boxes_and_counts(trained, tmp_path, capsys):

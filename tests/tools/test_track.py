@@ -57,8 +57,27 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("track: ")
     assert run(folder, tmp_path, "--tracker", "greedy", "--association", "hungarian") == 1
     assert capsys.readouterr().err == "track: --association is for --tracker kalman\n"
+    index = ["--index", str(folder / "index")]
+    assert run(folder, tmp_path, *index, "--version", "v1.0-trainval") == 1
+    assert f"--index must be of version v1.0-trainval, {folder / 'index'} is of {VERSION}" in capsys.readouterr().err
+    assert run(folder, tmp_path, *index, "--dataroot", str(folder / "nowhere")) == 1
+    assert f"--dataroot must be a folder, got {folder / 'nowhere'}" in capsys.readouterr().err
     content = json.loads((folder / "truth.json").read_text())
     token = next(iter(content["results"]))
+    assert run(folder, tmp_path, *index, "--min-score", "nan") == 1
+    assert "min_score and birth_score must be finite, got nan" in capsys.readouterr().err
+    for field, value in (("velocity", [1e308, 0.0]), ("velocity", [0.0, float("inf")]), ("translation", [0, 1e9, 0])):
+        box = content["results"][token][1]
+        (tmp_path / "fast.json").write_text(
+            json.dumps(content | {"results": content["results"] | {token: [box, box | {field: value}]}})
+        )
+        assert run(folder, tmp_path, *index, results=str(tmp_path / "fast.json")) == 1
+        said = capsys.readouterr().err
+        assert (
+            f"sample '{token}': box 1: " in said and f"must be within 1e+07, got {[float(it) for it in value]}" in said
+        )
+    assert run(folder, tmp_path, *index, results="set") == 1
+    assert f"read_submission: {folder / 'set'}: must be a file, got a folder" in capsys.readouterr().err
     del content["results"][token]
     (tmp_path / "short.json").write_text(json.dumps(content))
     assert run(folder, tmp_path, results=str(tmp_path / "short.json")) == 1

@@ -1,3 +1,4 @@
+import copy
 import csv
 import json
 import random
@@ -10,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 
 from perception.data.loading import CameraLoading, LidarLoading
+from perception.data.truths import TruthLoading
 from perception.models.temporal.history import BevHistory
 from perception.runtime.checkpoint import load_weights
 from perception.runtime.config import build_detector
@@ -177,6 +179,32 @@ def test_detector_and_data_must_agree_on_classes(dataroot, tmp_path):
     data = make_data(dataroot, loader=LoaderSettings(class_names=("car", "pedestrian")))
     with pytest.raises(ValueError, match=r"the same class_names, got .*'truck'.* and \['car', 'pedestrian'\]"):
         make_trainer(tmp_path).fit(make_module(), datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("head", "loaded", "option"),
+    [
+        ("map", {}, "map must be asked for to train the head 'extra', got None"),
+        ("occupancy", {}, "occupancy must be asked for to train the head 'extra', got False"),
+        ("near_field", {"near_field": False}, "near_field must be asked for to train the head 'extra', got False"),
+        ("detections", {"boxes": False}, "boxes must be asked for to train the head 'boxes', got False"),
+    ],
+)
+def test_a_head_without_a_truth_is_named_before_training(dataroot, tmp_path, head, loaded, option):
+    module = make_module()
+    if head != "detections":
+        module.detector.heads["extra"] = copy.deepcopy(module.detector.heads["boxes"])
+        module.detector.heads["extra"].predicts = head
+    data = make_data(dataroot, loader=LoaderSettings(truths=TruthLoading(**loaded)))
+    with pytest.raises(ValueError, match=rf"data.init_args.loader.truths.{option}"):
+        make_trainer(tmp_path).fit(module, datamodule=data)
+
+
+def test_a_set_without_near_fields_is_told_to_whoever_trains_on_them(dataroot, tmp_path, caplog):
+    module = make_module()
+    module.detector.heads["boxes"].predicts = "near_field"
+    make_trainer(tmp_path, max_steps=1).fit(module, datamodule=make_data(dataroot))
+    assert f"the head boxes learns nothing: {dataroot}/near_field has no drive of these" in caplog.text
 
 
 def test_weights_are_written_while_training_goes_on(dataroot, tmp_path):
