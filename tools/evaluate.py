@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, also where a truth is missing, which is said; or 1 with the reason on standard error. What can be
-        scored is scored and written all the same.
+        Exit status: 0, also where a truth is missing, which is said; or 1 with the reason on standard error. What can
+        be scored is scored and written all the same.
     """
     try:
         _run(_parser().parse_args(arguments))

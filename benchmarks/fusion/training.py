@@ -43,7 +43,7 @@ class Recipe:
         ema: share of the averaged weights that a step keeps; small, for a short run must forget its untrained start.
     """
 
-    steps: int = 600
+    steps: int = 1000
     batch_size: int = 4
     learning_rate: float = 1e-3
     fresh_learning_rate: float = 4e-3
