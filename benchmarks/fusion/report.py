@@ -35,7 +35,7 @@ def main() -> None:
     parts = [table(rows, figure, form) for figure, form in _FIGURES.items()]
     parts += [specialists(rows), without_a_sensor(rows)]
     parts += [smaller_subsets(options.work), against_baseline(options.work)] if options.work else []
-    print("\n\n".join(parts))
+    print("\n\n".join(part for part in parts if part))
 
 
 def table(rows: Rows, figure: str, form: str) -> str:
@@ -47,7 +47,7 @@ def table(rows: Rows, figure: str, form: str) -> str:
         form: of the numbers.
 
     Returns:
-        A row for each run, a column for each subset, and the mean.
+        A row for each run, a column for each subset, and the mean; empty before any run has them all.
     """
     lines = [f"| {figure} | {' | '.join(SUBSETS)} | mean | parameters |", "|---" * (len(SUBSETS) + 3) + "|"]
     for arm in scored_arms():
@@ -59,7 +59,7 @@ def table(rows: Rows, figure: str, form: str) -> str:
         parameters = next(row["parameters"] for row in found if row)
         cells = [format(value, form) for value in (*values, statistics.fmean(values))]
         lines.append(f"| {title} | {' | '.join(cells)} | {parameters:,} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def row_of(rows: Rows, arm: Arm, subset: str) -> dict[str, Any] | None:

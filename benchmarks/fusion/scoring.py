@@ -119,7 +119,8 @@ def publish(folder: Path, rows_of: Callable[[], list[dict[str, Any]]], results: 
         found, kept = rows_of(), json.loads(results.read_text()) if results.exists() else []
         branches = {row.get("branches") for row in found if not row.get("end_to_end")}
         merged: dict[tuple[Any, ...], dict[str, Any]] = {}
-        for row in (*kept, *found):
+        plain = json.loads(json.dumps([*kept, *found]), parse_constant=lambda name: None)  # JSON knows no NaN
+        for row in plain:
             if row.get("end_to_end") or not branches or row.get("branches") in {None, *branches}:
                 place = tuple(row.get(name) for name in key)
                 merged[place] = {**merged.get(place, {}), **{name: it for name, it in row.items() if it is not None}}
