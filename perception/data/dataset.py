@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 import torch
 from torch.utils.data import Dataset
 
+from perception.data.dropout import modalities_of
 from perception.data.loading import SampleLoader
 from perception.data.samplers import Visit, seeded_generator
 from perception.structures import Sample
@@ -29,6 +31,8 @@ class SampleDataset(Dataset[Sample]):
         indices: positions in the index, in order, repeats allowed; None takes all.
         transforms: applied one after the other.
         seed: of all transforms, not negative.
+        needed: kinds of sensors of which a sample must have one when it leaves, as what reads it would fail otherwise;
+            the next sample takes its place, and `skipped` counts them. None asks for nothing.
 
     Raises:
         ValueError: a position is not in the index, or the seed is negative.
@@ -40,8 +44,10 @@ class SampleDataset(Dataset[Sample]):
         indices: Sequence[int] | None = None,
         transforms: Sequence[Transform] = (),
         seed: int = 0,
+        needed: Sequence[str] | None = None,
     ) -> None:
         self.loader = loader
+        self.needed = None if needed is None else frozenset(needed)
         self.indices = torch.arange(len(loader)) if indices is None else torch.as_tensor(indices, dtype=torch.int64)
         self.transforms = tuple(transforms)
         self.seed = seed
@@ -76,6 +82,15 @@ class SampleDataset(Dataset[Sample]):
         epoch, position, repeat = Visit(*item) if isinstance(item, tuple) else Visit(self.epoch, item)
         if not 0 <= position < len(self):
             raise IndexError(f"SampleDataset: position must be in 0..{len(self) - 1}, got {position}")
+        for place in chain(range(position, len(self)), range(position)):
+            sample = self._draw(epoch, place, repeat)
+            if self.needed is None or not self.needed.isdisjoint(modalities_of(sample)):
+                return sample
+            names = ", ".join(sorted(self.needed))
+            self.loader.note("blind_sample", f"sample {sample.token}: none of {names}; the next one takes its place")
+        raise ValueError(f"SampleDataset: a sample must have one of the sensors {', '.join(sorted(self.needed or ()))}")
+
+    def _draw(self, epoch: int, position: int, repeat: int) -> Sample:
         sample = self.loader.load(int(self.indices[position]))
         generator = seeded_generator(self.seed, epoch, position, repeat)
         for transform in self.transforms:

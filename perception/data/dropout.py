@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perception.data.sensor_settings import group_modality
 from perception.structures import CameraImages, PointCloud, Sample, UltrasonicEchoes
-from perception.structures.sensors import ECHO_AXES
+from perception.structures.sensors import ECHO_AXES, group_modality
 
 MODALITIES = ("camera", "fisheye", "lidar", "radar", "radar4d", "ultrasonic")
 """Names of sensor kinds; "camera" is the group of cameras "surround", "fisheye" the group of that name."""
@@ -129,7 +128,7 @@ def modalities_of(sample: Sample) -> tuple[str, ...]:
     Returns:
         Some of `MODALITIES` and of the names of other groups of cameras, cameras first.
     """
-    groups = (group_modality(group) for group in sample.cameras)
+    groups = (group_modality(group) for group, images in sample.cameras.items() if bool(images.present.any()))
     points = (name for name in ("lidar", "radar", "radar4d", "ultrasonic") if getattr(sample, name) is not None)
     return (*groups, *points)
 

@@ -123,6 +123,15 @@ class SampleLoader:
         """Problems so far by kind (see `perception.data.problems.KINDS`), those of worker processes included."""
         return self._log.counts
 
+    def note(self, kind: str, sentence: str) -> None:
+        """Counts a problem that is no error, and logs the first of a kind.
+
+        Args:
+            kind: one of `perception.data.problems.KINDS`.
+            sentence: what is wrong, with the sample.
+        """
+        self._log.note(kind, sentence)
+
     def load(self, i: int) -> Sample:
         """Loads one sample.
 

@@ -12,9 +12,18 @@ from torch.utils.data import get_worker_info
 
 OnError = Literal["raise", "skip"]
 
-KINDS = ("missing_file", "unreadable_file", "unsafe_path", "non_finite_points", "missing_map", "missing_occupancy")
+KINDS = (
+    "missing_file",
+    "unreadable_file",
+    "unsafe_path",
+    "non_finite_points",
+    "missing_map",
+    "missing_occupancy",
+    "blind_sample",
+)
 """What can be wrong: no such file; a file that is empty, cut off, damaged or of the wrong size; a path that leaves
-the dataroot; points with NaN or infinity; a truth that was asked for and that the set does not have."""
+the dataroot; points with NaN or infinity; a truth that was asked for and that the set does not have; a sample with none
+of the sensors that are read."""
 
 _MAX_PROCESSES = 257  # the main process and 256 workers; more share a row
 

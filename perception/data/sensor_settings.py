@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from perception.formats.radar import RadarFilter
+from perception.structures.sensors import group_modality
 
 NUSCENES_CAMERAS = (
     "CAM_FRONT_LEFT",
@@ -178,18 +179,6 @@ class SensorSuite:
 
 
 SensorLoading = CameraLoading | LidarLoading | RadarLoading | Radar4dLoading | UltrasonicLoading
-
-
-def group_modality(group: str) -> str:
-    """The name of a group of cameras as a kind of sensor.
-
-    Args:
-        group: name in `Sample.cameras`.
-
-    Returns:
-        "camera" for "surround", else the name itself.
-    """
-    return "camera" if group == "surround" else group
 
 
 def camera_groups(cameras: CameraLoading | Sequence[CameraLoading] | None) -> tuple[CameraLoading, ...]:

@@ -22,7 +22,6 @@ from perception.data.sensor_settings import (
     SensorSuite,
     UltrasonicLoading,
     camera_groups,
-    group_modality,
 )
 from perception.drives.options import RunOptions
 from perception.drives.writers import no_detections
@@ -85,7 +84,7 @@ def prepare_run(options: RunOptions) -> Run:
     detector = build_detector(config, allowed_packages=options.allowed_packages)
     # A model of cameras alone may have been trained with LiDAR as its teacher; it does not run on it.
     trained = sensor_settings(config).names
-    used = [sensor for sensor in sensors_of(detector) if sensor in trained]
+    used = [sensor for sensor in detector.sensors if sensor in trained]
     sensors = sensor_settings(config, options.sensors or used)
     load_weights(detector, options.checkpoint)
     options.out_dir.mkdir(parents=True, exist_ok=True)
@@ -114,22 +113,6 @@ def prepare_run(options: RunOptions) -> Run:
         class_names=detector.class_names,
         on_error=cast(OnError, options.on_error),
     )
-
-
-def sensors_of(detector: Detector) -> tuple[str, ...]:
-    """The kinds of sensors that a detector reads, whatever its branches are called.
-
-    Args:
-        detector: the model.
-
-    Returns:
-        Kinds as `SensorSuite.names` has them, in the order of the branches.
-    """
-    kinds = []
-    for name, branch in detector.branches.items():
-        group, source = getattr(branch, "group", None), getattr(branch, "source", name)
-        kinds.append(str(source) if group is None else group_modality(str(group)))
-    return tuple(kinds)
 
 
 def nothing_found(detector: Detector) -> Predictions:

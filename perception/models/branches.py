@@ -12,7 +12,7 @@ from perception.models.encoders.ultrasonic import UltrasonicEncoder
 from perception.models.layers import scatter_samples
 from perception.models.parts import Branch, PointEncoder, View
 from perception.structures import Batch, BevMap, EchoBatch, PointBatch, SensorFeatures
-from perception.structures.sensors import ECHO_AXES
+from perception.structures.sensors import ECHO_AXES, group_modality
 
 
 class CameraBranch(Branch):
@@ -37,6 +37,7 @@ class CameraBranch(Branch):
         self.encoder = encoder
         self.view = view
         self.group = group
+        self.sensor = group_modality(group)
         self.out_channels = view.out_channels
 
     def plan(self, batch: Batch, grids: Mapping[str, Grid]) -> Any:
@@ -80,6 +81,8 @@ class LidarBranch(Branch):
         encoder: points -> map.
     """
 
+    sensor = "lidar"
+
     def __init__(self, *, encoder: PointEncoder) -> None:
         super().__init__()
         self.encoder = encoder
@@ -116,6 +119,7 @@ class RadarBranch(Branch):
             raise ValueError(f"RadarBranch: source must be 'radar' or 'radar4d', got {source!r}")
         self.encoder = encoder
         self.source = source
+        self.sensor = source
         self.out_channels = encoder.out_channels
 
     def forward(self, batch: Batch, grids: Mapping[str, Grid], plan: None = None) -> SensorFeatures:
@@ -138,6 +142,8 @@ class UltrasonicBranch(Branch):
     Args:
         encoder: echoes -> maps.
     """
+
+    sensor = "ultrasonic"
 
     def __init__(self, *, encoder: UltrasonicEncoder) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,6 +141,11 @@ class Detector(nn.Module):
             aux=aux,
             state=DetectorState(parts=parts) if parts else None,
         )
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The kinds of sensors that the branches read, whatever these are called."""
+        return tuple(cast(Branch, branch).sensor or name for name, branch in self.branches.items())
 
     def losses(self, output: DetectorOutput, batch: Batch) -> dict[str, Tensor]:
         """Compares an output with the annotations of its batch.

@@ -21,9 +21,11 @@ class Branch(nn.Module, ABC):
 
     Attributes:
         out_channels: level name -> channels of the map it gives there.
+        sensor: the kind that it reads, such as "camera" or "radar4d"; empty where its name in the detector says that.
     """
 
     out_channels: Mapping[str, int]
+    sensor: str = ""
 
     def plan(self, batch: Batch, grids: Mapping[str, Grid]) -> Any:
         """Computes what depends on calibration alone, for use with every batch that has the same.

@@ -39,6 +39,18 @@ ECHO_AXES = {
 """The tensors of one echo per row that `UltrasonicEchoes` and `EchoBatch` share, with their axes."""
 
 
+def group_modality(group: str) -> str:
+    """The name of a group of cameras as a kind of sensor.
+
+    Args:
+        group: name in `Sample.cameras`.
+
+    Returns:
+        "camera" for "surround", else the name itself.
+    """
+    return "camera" if group == "surround" else group
+
+
 @dataclass(frozen=True, kw_only=True)
 class UltrasonicEchoes:
     """What the ultrasonic sensors of one sample reported, one row per echo or statement of no echo.

@@ -181,8 +181,13 @@ class NuScenesDataModule(LightningDataModule):
             if name == "train":
                 indices = indices * self.settings.repeats
             transforms = [self._ready(transform, index) for transform in self.transforms] if name == "train" else []
+            detector = getattr(getattr(self.trainer, "lightning_module", None), "detector", None)
             self._datasets[name] = SampleDataset(
-                self._sample_loader(index, self.sensors, self.settings.truths), indices, transforms, self.settings.seed
+                self._sample_loader(index, self.sensors, self.settings.truths),
+                indices,
+                transforms,
+                self.settings.seed,
+                None if detector is None or name != "train" else detector.sensors,
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 
 from perception.data.collate import collate
 from perception.data.dataset import SampleDataset
+from perception.data.dropout import SensorDropout
 from perception.data.loader import build_loader
 from perception.data.loading import CameraLoading, LidarLoading, SampleLoader
 from perception.data.samplers import EpochSampler
@@ -97,3 +98,20 @@ def test_what_workers_skip_is_counted(own_synthetic: IndexedSet) -> None:
     absent = sum(int((~batch.cameras["surround"].present).sum()) for batch in passes(dataset, 1))
     assert absent == 6
     assert dataset.skipped == Counter(missing_file=6)
+
+
+def test_a_sample_with_nothing_that_is_read_gives_its_place_to_the_next_one(synthetic: IndexedSet) -> None:
+    """A model of cameras whose LiDAR only teaches must not meet a sample that has lost all cameras."""
+    plain = dataset_of(synthetic)
+    losing = [*plain.transforms, SensorDropout(drop={"camera": 0.6})]
+    dataset = SampleDataset(plain.loader, transforms=losing, seed=3, needed=["camera", "radar"])
+    anything = SampleDataset(plain.loader, transforms=losing, seed=3)
+    blind = [position for position in range(len(anything)) if not anything[position].cameras]
+    assert 0 < len(blind) < len(anything)
+    for position in range(len(dataset)):
+        place = next(it for it in (*range(position, len(dataset)), *range(position)) if it not in blind)
+        assert dataset[position].token == anything[place].token and dataset[position].cameras
+    assert dataset.skipped["blind_sample"] >= len(blind)
+    nothing = SampleDataset(plain.loader, seed=3, needed=["radar"])
+    with pytest.raises(ValueError, match="a sample must have one of the sensors radar"):
+        nothing[0]

@@ -12,7 +12,7 @@ from perception.data.sensor_settings import SensorSuite
 from perception.drives.options import RunOptions
 from perception.drives.reader import NuScenesDrive
 from perception.drives.runner import run_drive
-from perception.drives.setup import prepare_run, sensor_settings, sensors_of
+from perception.drives.setup import prepare_run, sensor_settings
 from perception.drives.writers import JsonLinesWriter, PictureWriter, SubmissionWriter
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.radar import RadarFilter
@@ -146,7 +146,7 @@ def test_a_branch_reads_what_it_reads_whatever_its_name():
     branches["pinholes"] = branches.pop("camera")
     channels = tree["init_args"]["fuser"]["init_args"]["in_channels"]["main"]
     channels["pinholes"] = channels.pop("camera")
-    assert set(sensors_of(build_detector(tree))) == {"camera", "lidar"}
+    assert set(build_detector(tree).sensors) == {"camera", "lidar"}
 
 
 def test_sensors_are_loaded_as_in_training(dataroot):
