@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.drives.options import given_index
+
 if TYPE_CHECKING:
     from perception.data.index import Index
     from perception.evaluation.bootstrap import Interval
@@ -70,7 +72,7 @@ def _run(options: argparse.Namespace) -> None:
     if missing := [str(folder) for folder in folders.values() if not folder.is_dir()]:
         raise ValueError(f"there is no such folder of predictions: {', '.join(missing)}")
     with tempfile.TemporaryDirectory() as temporary:
-        index = _index(options, Path(temporary))
+        index = given_index(options, Path(temporary))
         _report(options, index, folders)
 
 
@@ -83,21 +85,6 @@ def _run_official(options: argparse.Namespace) -> None:
     print(f"NDS {summary['nd_score']:.4f}, mAP {summary['mean_ap']:.4f}")
     for name, value in summary["mean_dist_aps"].items():
         print(f"  AP {name:<22}{value:.4f}")
-
-
-def _index(options: argparse.Namespace, temporary: Path) -> Index:
-    from perception.data.index import Index
-    from perception.data.index_build import build_index
-
-    if not options.dataroot.is_dir():
-        raise ValueError(f"--dataroot must be a folder, got {options.dataroot}")
-    if options.index:
-        index = Index.open(options.index)
-        if index.version != options.version:
-            raise ValueError(f"--index must be of version {options.version}, {options.index} is of {index.version}")
-        return index
-    build_index(options.dataroot, options.version, temporary / "index")
-    return Index.open(temporary / "index")
 
 
 def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path]) -> None:

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perception.drives.options import given_index
+
 if TYPE_CHECKING:
-    from perception.data.index import Index
     from perception.tracking.greedy import GreedyTracker
     from perception.tracking.kalman import KalmanTracker
 
@@ -63,7 +64,7 @@ def _run(options: argparse.Namespace) -> None:
 
     tracker = _tracker(options)
     with tempfile.TemporaryDirectory() as temporary:
-        index = _index(options, Path(temporary))
+        index = given_index(options, Path(temporary))
         submission = read_detections(options.results, index, options.split)
         options.out_dir.mkdir(parents=True, exist_ok=True)
         path = options.out_dir / "tracks.json"
@@ -86,21 +87,6 @@ def _tracker(options: argparse.Namespace) -> GreedyTracker | KalmanTracker:
     if options.association:
         raise ValueError("--association is for --tracker kalman")
     return GreedyTracker(lifecycle=lifecycle)
-
-
-def _index(options: argparse.Namespace, temporary: Path) -> Index:
-    from perception.data.index import Index
-    from perception.data.index_build import build_index
-
-    if not options.dataroot.is_dir():
-        raise ValueError(f"--dataroot must be a folder, got {options.dataroot}")
-    if options.index:
-        index = Index.open(options.index)
-        if index.version != options.version:
-            raise ValueError(f"--index must be of version {options.version}, {options.index} is of {index.version}")
-        return index
-    build_index(options.dataroot, options.version, temporary / "index")
-    return Index.open(temporary / "index")
 
 
 def _print(summary: dict[str, Any]) -> None:

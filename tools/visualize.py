@@ -15,6 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perception.drives.options import given_index
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -80,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _draw_all(options: argparse.Namespace, scratch: Path) -> None:
     _check_options(options)
-    index = _open_index(options, scratch)
+    index = given_index(options, scratch)
     by_scene = _chosen(options, index)
     drawing = _Drawing(options, index, [i for positions in by_scene.values() for i in positions])
     with drawing.bar:
@@ -99,19 +101,6 @@ def _check_options(options: argparse.Namespace) -> None:
     for name, (value, least, most) in ranges.items():
         if not least <= value <= most:
             raise ValueError(f"{name} must be in {least:g}..{most:g}, got {value}")
-
-
-def _open_index(options: argparse.Namespace, scratch: Path) -> Index:
-    from perception.data.index import Index
-    from perception.data.index_build import build_index
-
-    if options.index:
-        index = Index.open(options.index)
-        if index.version != options.version:
-            raise ValueError(f"--index must be of version {options.version}, {options.index} is of {index.version}")
-        return index
-    build_index(options.dataroot, options.version, scratch / "index")
-    return Index.open(scratch / "index")
 
 
 def _chosen(options: argparse.Namespace, index: Index) -> dict[str, list[int]]:

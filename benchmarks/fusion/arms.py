@@ -120,5 +120,5 @@ def drawn_sensors(arm: Arm, count: int, generator: torch.Generator) -> list[froz
         eyes = list(_EYES)[int(torch.multinomial(torch.tensor(list(_EYES.values())), 1, generator=generator))]
         others = {letter for letter, chance in zip(_KEPT, chances, strict=True) if chance < _KEPT[letter]}
         chosen = frozenset(LETTERS) if whole < _WHOLE else eyes | others
-        result += [frozenset(LETTERS[letter] for letter in chosen)] if chosen else []
+        result += [branches_of("+".join(chosen))] if chosen else []
     return result

@@ -1,10 +1,14 @@
-"""Command-line options of every tool that runs a trained model on a set; light to import."""
+"""Command-line options that several tools have, to run a trained model or to open an index; light to import."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perception.data.index import Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +89,31 @@ def run_options(parsed: argparse.Namespace) -> RunOptions:
         device=parsed.device,
         allowed_packages=tuple(parsed.allow_package),
     )
+
+
+def given_index(parsed: argparse.Namespace, scratch: Path) -> Index:
+    """Opens the index that the options `dataroot`, `version` and `index` name; without the last, makes one.
+
+    Args:
+        parsed: of the command line.
+        scratch: folder for one that is made.
+
+    Returns:
+        The index.
+
+    Raises:
+        FileNotFoundError: there is no such index, or no such version of the set.
+        ValueError: the dataroot is no folder; the index is of another version.
+    """
+    from perception.data.index import Index
+    from perception.data.index_build import build_index
+
+    if not parsed.dataroot.is_dir():
+        raise ValueError(f"--dataroot must be a folder, got {parsed.dataroot}")
+    if parsed.index:
+        index = Index.open(parsed.index)
+        if index.version != parsed.version:
+            raise ValueError(f"--index must be of version {parsed.version}, {parsed.index} is of {index.version}")
+        return index
+    build_index(parsed.dataroot, parsed.version, scratch / "index")
+    return Index.open(scratch / "index")
