@@ -84,7 +84,7 @@ class Study:
                 },
             }
         detector = build_detector(arguments)
-        for part in ("branches", "neck", "heads"):
+        for part in ("branches", "neck", *(f"heads.{name}" for name in detector.heads)):  # weights may know more tasks
             load_weights(detector, self.weights, part)
         return detector
 
@@ -145,7 +145,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
     parser.add_argument("--work", type=Path, required=True, help="folder of maps, runs and scores")
     parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml")
-    parser.add_argument("--weights", type=Path, required=True, help="of the branches, trained with that config")
+    parser.add_argument("--weights", type=Path, required=True, help="of branches that fit that config, with neck and heads")
 
 
 def study_of(options: argparse.Namespace) -> Study:
