@@ -145,7 +145,9 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataroot", type=Path, required=True, help="of sim-v2")
     parser.add_argument("--work", type=Path, required=True, help="folder of maps, runs and scores")
     parser.add_argument("--config", type=Path, default=CONFIGS / "sim_v2" / "every_sensor.yaml")
-    parser.add_argument("--weights", type=Path, required=True, help="of branches that fit that config, with neck and heads")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="of branches that fit that config, with neck and heads"
+    )
 
 
 def study_of(options: argparse.Namespace) -> Study:

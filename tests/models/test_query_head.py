@@ -27,10 +27,11 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ATTENTIONS = ("full", "deformable")
 IDENTITY = torch.eye(4, dtype=torch.float64)[None]
 EMPTY = make_boxes(torch.zeros(0, 9), [])
+MOVING = make_boxes(two_boxes().boxes.nan_to_num(1.5), two_boxes().labels.tolist())
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("boxes", [[two_boxes(), EMPTY], [EMPTY, EMPTY], [None, two_boxes()], [None, None]])
+@pytest.mark.parametrize("boxes", [[MOVING, EMPTY], [EMPTY, EMPTY], [None, MOVING], [None, None]])
 def test_every_parameter_learns(attention: str, boxes: list[Boxes3D | None]) -> None:
     head, batch = make_head(attention, overlap=True), batch_with(boxes, augmentation())
     output = head(made_up_features())
@@ -46,7 +47,7 @@ def test_every_parameter_learns(attention: str, boxes: list[Boxes3D | None]) -> 
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         # Every parameter matters where there are boxes; a bias of all keys alike changes no softmax.
-        if two_boxes().labels.tolist() in [one.labels.tolist() for one in boxes if one is not None]:
+        if any(one is MOVING for one in boxes):
             assert parameter.grad.any(), name
 
 
@@ -190,7 +191,7 @@ def blind_to_left_and_right(head: QueryHead) -> QueryHead:
                 torch.nn.init.normal_(offsets.weight, std=0.3)
                 offsets.weight[1::2], offsets.bias[1::2] = 0.0, 0.0
         for reader in head.readers:
-            reader.box[2].weight[1], reader.box[2].bias[1] = 0.0, 0.0  # steps of the centre along y
+            reader.box[0][2].weight[1], reader.box[0][2].bias[1] = 0.0, 0.0  # steps of the centre along y
     return head
 
 
@@ -350,7 +351,7 @@ def test_the_small_config_fits_the_model_of_every_sensor() -> None:
     batch = batch_with([None])
     with torch.no_grad():
         (found,) = head.predict(head(FusedFeatures(bev={"main": features})), batch, detector.class_names)
-    assert 0 < len(found) <= 100
+    assert 0 < len(found) <= 200
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from perception.models.flips import Flip
 from perception.models.heads.centerpoint import RARE_BIAS, map_branch
-from perception.models.heads.centerpoint_output import NUM_REGRESSION_CHANNELS
+from perception.models.heads.centerpoint_output import REGRESSION_CHANNELS
 from perception.models.heads.centerpoint_targets import CenterPointTargets, annotated_samples, boxes_on_grid
 from perception.models.heads.query_decoder import QueryDecoder, QueryDecoderSettings
 from perception.models.heads.query_decoding import QueryDecoding
@@ -168,14 +168,14 @@ class _Reader(nn.Module):
     def __init__(self, channels: int, num_classes: int, overlap: bool) -> None:
         super().__init__()
         self.classes = _perceptron(channels, num_classes)
-        self.box = _perceptron(channels, NUM_REGRESSION_CHANNELS)
+        self.box = nn.ModuleList(_perceptron(channels, count) for count in REGRESSION_CHANNELS.values())
         self.overlap = _perceptron(channels, 1) if overlap else None
         nn.init.constant_(self.classes[-1].bias, RARE_BIAS)  # type: ignore[arg-type]
 
     def forward(self, queries: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """(B, Q, C) queries at (B, Q, 2) cells -> logits (B, Q, K), regression (B, Q, 10), overlap (B, Q)."""
-        box = self.box(queries).float()
-        box = torch.cat((position + box[..., :2], box[..., 2:]), dim=2)
+        offset, *others = (part(queries).float() for part in self.box)
+        box = torch.cat((position + offset, *others), dim=2)
         overlap = None if self.overlap is None else self.overlap(queries).float().squeeze(2)
         return self.classes(queries).float(), box, overlap
 
