@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from perception.structures import BevMap
+
 
 def conv_block(in_channels: int, out_channels: int, *, kernel: int = 3, stride: int = 1) -> nn.Sequential:
     """Builds convolution, batch normalisation and ReLU.
@@ -43,6 +45,21 @@ class RowNorm(nn.BatchNorm1d):
         return functional.batch_norm(
             input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
         )
+
+
+def known_samples(level: BevMap) -> Tensor:
+    """Finds the samples of which a level knows anything.
+
+    What works on the level leaves the others out: their maps are alike in every cell, and batch statistics of such maps
+    would pass for those of what sensors see.
+
+    Args:
+        level: maps of B samples.
+
+    Returns:
+        (S,) int64 rising, the samples whose map is valid anywhere.
+    """
+    return level.validity.flatten(1).any(1).nonzero()[:, 0]
 
 
 def scatter_samples(rows: Tensor, index: Tensor, batch_size: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Fuser and neck: levels, absence, validity, refusals."""
 
+import copy
+
 import pytest
 import torch
 
@@ -89,6 +91,22 @@ def test_the_neck_keeps_validity_and_leaves_other_levels_out() -> None:
     assert refined.bev["main"].features.shape == (1, 16, 16, 16)
     assert refined.bev["main"].validity is features.bev["main"].validity
     assert "trust" in refined.aux
+
+
+def test_batch_statistics_of_the_neck_are_of_what_sensors_see() -> None:
+    """A sample of which the level knows nothing changes neither them nor its neighbour, and has zeros."""
+    grid = Grid.square(half_m=8.0, cell_m=1.0)
+    maps, validity = torch.randn(2, 4, 16, 16), torch.ones(2, 1, 16, 16, dtype=torch.bool)
+    maps[0], validity[0] = 0.5, False
+    neck = BevNeck(levels={"main": second(4)}).train()
+    alone = copy.deepcopy(neck)
+    both = neck(FusedFeatures(bev={"main": BevMap(features=maps, validity=validity, grid=grid)}))
+    single = alone(FusedFeatures(bev={"main": BevMap(features=maps[1:], validity=validity[1:], grid=grid)}))
+    assert torch.equal(both.bev["main"].features[1:], single.bev["main"].features)
+    assert not both.bev["main"].features[0].any()
+    assert all(torch.equal(one, other) for one, other in zip(neck.buffers(), alone.buffers(), strict=True))
+    nowhere = BevMap(features=maps, validity=torch.zeros_like(validity), grid=grid)
+    assert not neck(FusedFeatures(bev={"main": nowhere})).bev["main"].features.any()
 
 
 def test_bad_necks_are_refused() -> None:

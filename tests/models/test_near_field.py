@@ -1,5 +1,6 @@
 """The near-field head: truth moved into the augmented frame, losses by hand, two stages, back to the true frame."""
 
+import copy
 import dataclasses
 import math
 
@@ -31,6 +32,15 @@ def batch_of(cells: list[Tensor | None], ego2aug: Tensor | None = None, grid: Gr
     return dataclasses.replace(make_batch(None, None, [None] * len(cells), ego2aug), near_field=truths)
 
 
+def targets_of(batch: Batch, grid: Grid = GRID) -> NearFieldTargets:
+    return near_field_targets(batch, grid, 4, torch.ones(len(batch), dtype=torch.bool))
+
+
+def output_of(logits: Tensor, coarse_logits: Tensor) -> NearFieldOutput:
+    known = torch.ones(len(logits), dtype=torch.bool)
+    return NearFieldOutput(logits=logits, coarse_logits=coarse_logits, grid=GRID, known=known)
+
+
 def random_cells(seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 3, (32, 32), generator=generator, dtype=torch.uint8)
@@ -52,7 +62,7 @@ def small_head(in_channels: int = 3, **loss: float) -> NearFieldHead:
 
 def test_without_augmentation_the_targets_are_the_truth_and_a_sample_without_is_unknown() -> None:
     cells = random_cells()
-    targets = near_field_targets(batch_of([cells, None]), GRID, 4)
+    targets = targets_of(batch_of([cells, None]))
     assert torch.equal(targets.cells[0], cells)
     assert (targets.cells[1] == UNKNOWN).all() and (targets.coarse_cells[1] == UNKNOWN).all()
 
@@ -60,7 +70,7 @@ def test_without_augmentation_the_targets_are_the_truth_and_a_sample_without_is_
 @pytest.mark.parametrize(("flip", "axes"), [("x", [1]), ("y", [0]), ("xy", [0, 1])])
 def test_a_mirrored_frame_has_mirrored_targets(flip: Flip, axes: list[int]) -> None:
     cells = random_cells()
-    targets = near_field_targets(batch_of([cells], flip_matrix(flip)), GRID, 4)
+    targets = targets_of(batch_of([cells], flip_matrix(flip)))
     assert torch.equal(targets.cells[0], cells.flip(axes))
 
 
@@ -69,20 +79,20 @@ def test_a_frame_turned_left_has_turned_targets() -> None:
     cells = torch.full((32, 32), FREE, dtype=torch.uint8)
     cells[10, 31] = OCCUPIED  # x = 1.55, y = -0.55 -> x = 0.55, y = 1.55
     quarter = yaw_matrix(torch.tensor(math.pi / 2, dtype=torch.float64))
-    (turned,) = near_field_targets(batch_of([cells], quarter), GRID, 4).cells
+    (turned,) = targets_of(batch_of([cells], quarter)).cells
     assert (turned == OCCUPIED).nonzero().tolist() == [[31, 21]]
 
 
 def test_what_the_truth_does_not_reach_is_unknown() -> None:
     shift = torch.eye(4, dtype=torch.float64)
     shift[0, 3] = 0.3
-    (moved,) = near_field_targets(batch_of([torch.zeros(32, 32, dtype=torch.uint8)], shift), GRID, 4).cells
+    (moved,) = targets_of(batch_of([torch.zeros(32, 32, dtype=torch.uint8)], shift)).cells
     assert (moved[:, :3] == UNKNOWN).all() and (moved[:, 3:] == FREE).all()
 
 
 def test_targets_lie_on_the_levels_grid_whatever_the_truths_is() -> None:
     cells = random_cells()
-    (middle,) = near_field_targets(batch_of([cells]), Grid.square(0.8, 0.1, (0.0, 2.0)), 4).cells
+    (middle,) = targets_of(batch_of([cells]), Grid.square(0.8, 0.1, (0.0, 2.0))).cells
     assert torch.equal(middle, cells[8:24, 8:24])
 
 
@@ -114,8 +124,7 @@ def test_unknown_cells_do_not_count() -> None:
     targets = NearFieldTargets(cells=cells, coarse_cells=torch.where(coarse > 0, UNKNOWN, OCCUPIED).to(torch.uint8))
     wrong = dict(logits=torch.where(cells == UNKNOWN, 1e4, logits), coarse_logits=torch.where(coarse > 0, -1e4, coarse))
     losses, same = (
-        NearFieldLoss()(NearFieldOutput(**maps, grid=GRID), targets)
-        for maps in (dict(logits=logits, coarse_logits=coarse), wrong)
+        NearFieldLoss()(output_of(**maps), targets) for maps in (dict(logits=logits, coarse_logits=coarse), wrong)
     )
     assert set(losses) == {"occupancy", "boundary", "coarse"}
     for name, value in losses.items():
@@ -178,11 +187,11 @@ def test_maps_have_the_shapes_that_the_stride_says(stride: int) -> None:
 def output_saying(cells: Tensor) -> NearFieldOutput:
     """The output of a network that says exactly what the targets (B, Y, X) say."""
     logits = torch.where(cells == OCCUPIED, 8.0, -8.0)
-    return NearFieldOutput(logits=logits, coarse_logits=logits[:, ::4, ::4], grid=GRID)
+    return output_of(logits, logits[:, ::4, ::4])
 
 
 def test_without_augmentation_a_prediction_is_the_probability_of_every_cell() -> None:
-    output = NearFieldOutput(logits=torch.randn(2, 32, 32), coarse_logits=torch.zeros(2, 8, 8), grid=GRID)
+    output = output_of(torch.randn(2, 32, 32), torch.zeros(2, 8, 8))
     for index, found in enumerate(decode_near_field(output, torch.eye(4, dtype=torch.float64).repeat(2, 1, 1))):
         assert torch.equal(found.occupied, output.logits[index].sigmoid())
         assert found.grid == GRID
@@ -192,7 +201,7 @@ def test_without_augmentation_a_prediction_is_the_probability_of_every_cell() ->
 def test_predictions_in_a_mirrored_frame_come_back(flip: Flip) -> None:
     cells = random_cells()
     batch = batch_of([cells], flip_matrix(flip))
-    (found,) = decode_near_field(output_saying(near_field_targets(batch, GRID, 4).cells), batch.ego2aug)
+    (found,) = decode_near_field(output_saying(targets_of(batch).cells), batch.ego2aug)
     assert torch.equal(found.occupied > 0.5, cells == OCCUPIED)
 
 
@@ -200,7 +209,7 @@ def test_predictions_in_a_turned_scaled_and_moved_frame_come_back() -> None:
     cells = torch.full((32, 32), FREE, dtype=torch.uint8)
     cells[18:26, 4:14] = OCCUPIED
     batch = batch_of([cells], augmentation())
-    (found,) = decode_near_field(output_saying(near_field_targets(batch, GRID, 4).cells), batch.ego2aug)
+    (found,) = decode_near_field(output_saying(targets_of(batch).cells), batch.ego2aug)
     reached = found.occupied.isfinite()
     assert 0.5 < reached.float().mean() < 1
     hits = (found.occupied > 0.5) & (cells == OCCUPIED)
@@ -208,8 +217,37 @@ def test_predictions_in_a_turned_scaled_and_moved_frame_come_back() -> None:
     assert hits.sum() / either.sum() > 0.85  # but for half cells along the edges
 
 
+@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
+def test_a_sample_of_which_the_level_knows_nothing_is_left_out(training: bool) -> None:
+    """Neither its neighbours nor what is learnt depend on it, and nothing is said of it."""
+    torch.manual_seed(0)
+    head = small_head().train(training)
+    alone = copy.deepcopy(head)
+    maps, cells = torch.randn(1, 3, 32, 32), random_cells()
+    batch, both = batch_of([cells]), batch_of([cells, cells])
+    known = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    known[1] = False
+    level = BevMap(features=torch.cat((maps, torch.zeros_like(maps))), validity=known, grid=GRID)
+    output, single = head(FusedFeatures(bev={"near": level})), alone(fused_of(maps))
+    assert output.known.tolist() == [True, False]
+    assert torch.equal(output.logits[:1], single.logits) and not output.logits[1].any()
+    assert head.losses(output, both, ()) == alone.losses(single, batch, ())
+    assert all(torch.equal(one, other) for one, other in zip(head.buffers(), alone.buffers(), strict=True))
+    first, second = head.predict(output, both, ())
+    assert torch.equal(first.occupied, single.logits[0].sigmoid()) and second.occupied.isnan().all()
+
+
+def test_with_nothing_known_of_any_sample_nothing_is_learnt() -> None:
+    head = small_head().train()
+    level = BevMap(features=torch.zeros(2, 3, 32, 32), validity=torch.zeros(2, 1, 32, 32, dtype=torch.bool), grid=GRID)
+    output = head(FusedFeatures(bev={"near": level}))
+    losses = head.losses(output, batch_of([random_cells(), random_cells()]), ())
+    assert not any(losses.values()) and not output.known.any()
+    assert head.shared[1].num_batches_tracked == 0
+
+
 def test_no_number_is_an_error() -> None:
-    output = NearFieldOutput(logits=torch.full((1, 32, 32), math.nan), coarse_logits=torch.zeros(1, 8, 8), grid=GRID)
+    output = output_of(torch.full((1, 32, 32), math.nan), torch.zeros(1, 8, 8))
     with pytest.raises(ValueError, match="decode_near_field: logits must hold numbers, got NaN"):
         decode_near_field(output, torch.eye(4, dtype=torch.float64)[None])
 
@@ -220,10 +258,7 @@ def test_mirrored_looks_are_turned_back_and_averaged_as_probabilities() -> None:
     straight = output_saying(cells)
     flips: dict[Flip, list[int]] = {"": [], "x": [2], "y": [1], "xy": [1, 2]}
     outputs = {
-        flip: NearFieldOutput(
-            logits=straight.logits.flip(axes), coarse_logits=straight.coarse_logits.flip(axes), grid=GRID
-        )
-        for flip, axes in flips.items()
+        flip: output_of(straight.logits.flip(axes), straight.coarse_logits.flip(axes)) for flip, axes in flips.items()
     }
     merged = head.merge_flips(outputs)
     torch.testing.assert_close(merged.logits, straight.logits, rtol=1e-3, atol=1e-3)

@@ -152,10 +152,9 @@ class LevelFuser(nn.Module, ABC):
 class LevelwiseFuser(Fuser):
     """Fuses every level by itself.
 
-    A sample with none of a level's sensors is left out there: its map is a learned vector, the same in every cell and
-    valid nowhere. (Zeros where the level has all sensors of the fuser, as such a sample then has no sensor at all.)
-    The auxiliary output `name` of a level is called `name/<level>`, with zeros for samples that were left out; there is
-    none where all were.
+    A sample with none of a level's sensors is left out there: its map holds zeros and is valid nowhere. The auxiliary
+    output `name` of a level is called `name/<level>`, with zeros for samples that were left out; there is none where
+    all were.
 
     Args:
         in_channels: level name -> sensor name -> channels.
@@ -177,14 +176,6 @@ class LevelwiseFuser(Fuser):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.levels = nn.ModuleDict({level: build(parts, out_channels[level]) for level, parts in in_channels.items()})
-        known = {sensor for sensors in in_channels.values() for sensor in sensors}
-        self.nothing = nn.ParameterDict(
-            {
-                level: nn.Parameter(torch.zeros(out_channels[level], 1, 1))
-                for level, sensors in in_channels.items()
-                if set(sensors) != known
-            }
-        )
 
     def forward(self, features: Mapping[str, SensorFeatures]) -> FusedFeatures:
         """Fuses the features.
@@ -210,16 +201,14 @@ class LevelwiseFuser(Fuser):
         maps, present, grid = read_level(type(self).__name__, level, sensors, features)
         seen = present.any(1).nonzero()[:, 0]  # (S,) the samples that have a sensor of the level
         validity = torch.stack([part.validity & present[:, i, None, None, None] for i, part in maps.items()]).any(0)
-        shape = (len(present), self.out_channels[level], grid.num_y, grid.num_x)
-        nothing = self.nothing[level] if level in self.nothing else torch.zeros(1, 1, 1, device=present.device)
         if len(seen) == 0:
-            return BevMap(features=nothing.expand(shape), validity=validity, grid=grid), {}
+            shape = (len(present), self.out_channels[level], grid.num_y, grid.num_x)
+            return BevMap(features=torch.zeros(shape, device=present.device), validity=validity, grid=grid), {}
         inputs = level_inputs(sensors, maps, present, seen)
         fused, aux = self.levels[level](inputs)
         if len(seen) < len(present):
             aux = {name: scatter_samples(value, seen, len(present)) for name, value in aux.items()}
             fused = scatter_samples(fused, seen, len(present))  # (S, C, Y, X) -> (B, C, Y, X)
-            fused = torch.where(present.any(1)[:, None, None, None], fused, nothing.to(fused.dtype))
         return BevMap(features=fused, validity=validity, grid=grid), aux
 
 

@@ -11,7 +11,7 @@ from perception.models.flips import Flip
 from perception.models.heads.near_field_decoding import decode_near_field
 from perception.models.heads.near_field_output import NearFieldOutput
 from perception.models.heads.near_field_targets import near_field_targets
-from perception.models.layers import conv_block
+from perception.models.layers import conv_block, known_samples, scatter_samples
 from perception.models.losses.near_field import NearFieldLoss
 from perception.models.parts import Head
 from perception.structures import Batch, FusedFeatures, NearFieldPrediction
@@ -90,7 +90,7 @@ class NearFieldHead(Head):
             fused: what the neck gave.
 
         Returns:
-            Logits of both stages for every cell of the level.
+            Logits of both stages for every cell of the level, of the samples that it knows anything of.
 
         Raises:
             ValueError: the level's rows and columns are no multiple of `coarse_stride`.
@@ -101,26 +101,41 @@ class NearFieldHead(Head):
                 f"NearFieldHead: level {self.level!r} must have rows and columns in multiples of {self.coarse_stride}, "
                 f"got {level.grid.num_y} and {level.grid.num_x}"
             )
-        shared = self.shared(level.features)
-        coarse = self.coarse(shared)  # (B, C, Y, X) -> (B, C', Y / S, X / S)
+        maps, known = level.features, known_samples(level)
+        size, side = maps.shape[-2:], self.coarse_stride
+        logits = maps.new_zeros(0, *size)
+        coarse_logits = maps.new_zeros(0, size[0] // side, size[1] // side)
+        if len(known) > 0:
+            logits, coarse_logits = self._look(maps if len(known) == len(maps) else maps[known])
+        return NearFieldOutput(
+            logits=scatter_samples(logits, known, len(maps)),
+            coarse_logits=scatter_samples(coarse_logits, known, len(maps)),
+            grid=level.grid,
+            known=known.new_zeros(len(maps), dtype=torch.bool).index_fill_(0, known, True),
+        )
+
+    def _look(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, C, Y, X) maps -> logits (S, Y, X) and the coarse ones."""
+        shared = self.shared(maps)
+        coarse = self.coarse(shared)  # (S, C, Y, X) -> (S, C', Y / s, X / s)
         coarse_logits = self.coarse_logits(coarse)
         rough = torch.cat((self.narrow(coarse), coarse_logits), dim=1)
         rough = functional.interpolate(rough, size=shared.shape[-2:], mode="bilinear", align_corners=False)
-        logits = rough[:, -1:] + self.refinement(torch.cat((shared, rough), dim=1))  # (B, 1, Y, X)
-        return NearFieldOutput(logits=logits[:, 0], coarse_logits=coarse_logits[:, 0], grid=level.grid)
+        logits = rough[:, -1:] + self.refinement(torch.cat((shared, rough), dim=1))  # (S, 1, Y, X)
+        return logits[:, 0], coarse_logits[:, 0]
 
     def losses(self, output: NearFieldOutput, batch: Batch, class_names: Sequence[str]) -> dict[str, Tensor]:
         """Compares an output with the truth, in the augmented ego frame.
 
         Args:
             output: what `forward` gave for this batch.
-            batch: B samples; those without truth do not count.
+            batch: B samples; those without truth, and those of which the level knows nothing, do not count.
             class_names: the detector's classes, of which there are none here.
 
         Returns:
             Weighted scalars "occupancy", "boundary" and "coarse".
         """
-        return self.loss(output, near_field_targets(batch, output.grid, output.coarse_stride))
+        return self.loss(output, near_field_targets(batch, output.grid, output.coarse_stride, output.known))
 
     def predict(
         self, output: NearFieldOutput, batch: Batch, class_names: Sequence[str]
@@ -133,7 +148,8 @@ class NearFieldHead(Head):
             class_names: the detector's classes, of which there are none here.
 
         Returns:
-            The probability of occupied for every cell of the level in the true ego frame.
+            The probability of occupied for every cell of the level in the true ego frame; NaN, which is none, for
+            samples of which the level knows nothing.
         """
         return decode_near_field(output, batch.ego2aug)
 
@@ -147,7 +163,8 @@ class NearFieldHead(Head):
             Maps as of the frame that was not mirrored.
         """
         merged = {name: _mean_of_flips(outputs, name) for name in ("logits", "coarse_logits")}
-        return NearFieldOutput(**merged, grid=next(iter(outputs.values())).grid)
+        first = next(iter(outputs.values()))
+        return NearFieldOutput(**merged, grid=first.grid, known=first.known)
 
 
 def _mean_of_flips(outputs: Mapping[Flip, NearFieldOutput], name: str) -> Tensor:

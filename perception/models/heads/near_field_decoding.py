@@ -19,7 +19,8 @@ def decode_near_field(output: NearFieldOutput, ego2aug: Tensor) -> tuple[NearFie
         ego2aug: (B, 4, 4).
 
     Returns:
-        B predictions on the output's grid in the true ego frame; NaN where the augmented map did not reach.
+        B predictions on the output's grid in the true ego frame; NaN where the augmented map did not reach, and in all
+        of a sample of which the level knows nothing.
 
     Raises:
         ValueError: the network gave NaN, which would pass for a place that it was not asked about.
@@ -27,6 +28,7 @@ def decode_near_field(output: NearFieldOutput, ego2aug: Tensor) -> tuple[NearFie
     occupied = output.logits.float().sigmoid()
     if bool(occupied.isnan().any()):
         raise ValueError("decode_near_field: logits must hold numbers, got NaN")
+    occupied = occupied.masked_fill(~output.known[:, None, None], torch.nan)  # (B, Y, X)
     return tuple(
         NearFieldPrediction(occupied=_unaugmented(one, pose, output.grid), grid=output.grid)
         for one, pose in zip(occupied, ego2aug, strict=True)

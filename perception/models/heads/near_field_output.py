@@ -15,11 +15,13 @@ class NearFieldOutput:
         logits: (B, Y, X), above 0 where occupied is more likely than free.
         coarse_logits: (B, Y / S, X / S) the first guess, which `logits` refine: whether anything is in S x S cells.
         grid: where the cells of `logits` lie.
+        known: (B,) bool, samples of which the level knows anything; the others' logits are zeros and say nothing.
     """
 
     logits: Tensor
     coarse_logits: Tensor
     grid: Grid
+    known: Tensor
 
     @property
     def coarse_stride(self) -> int:

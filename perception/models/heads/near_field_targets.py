@@ -25,21 +25,22 @@ class NearFieldTargets:
 
 
 @torch.no_grad()
-def near_field_targets(batch: Batch, grid: Grid, coarse_stride: int) -> NearFieldTargets:
+def near_field_targets(batch: Batch, grid: Grid, coarse_stride: int, known: Tensor) -> NearFieldTargets:
     """Makes the targets of a batch.
 
     Args:
         batch: B samples; all of one without truth is unknown.
         grid: cells of the network's map in the augmented ego frame.
         coarse_stride: cells of it, along x and along y, that become one of the coarse map.
+        known: (B,) bool; the others count no more than those without truth.
 
     Returns:
         The targets.
     """
     unknown = torch.full((grid.num_y, grid.num_x), NearFieldCell.UNKNOWN, dtype=torch.uint8, device=batch.device)
     rows = [
-        unknown if truth is None else augmented_cells(truth, batch.ego2aug[index], grid)
-        for index, truth in enumerate(batch.near_field)
+        augmented_cells(truth, batch.ego2aug[index], grid) if truth is not None and asked else unknown
+        for index, (truth, asked) in enumerate(zip(batch.near_field, known.tolist(), strict=True))
     ]
     cells = torch.stack(rows)  # B x (Y, X) -> (B, Y, X)
     return NearFieldTargets(cells=cells, coarse_cells=coarse_cells(cells, coarse_stride))

@@ -1,7 +1,8 @@
 """The neck between fuser and heads: one 2-D backbone per level."""
 
-from torch import nn
+from torch import Tensor, nn
 
+from perception.models.layers import known_samples, scatter_samples
 from perception.models.necks.second import SecondBackbone
 from perception.models.parts import Neck
 from perception.structures import BevMap, FusedFeatures
@@ -9,6 +10,8 @@ from perception.structures import BevMap, FusedFeatures
 
 class BevNeck(Neck):
     """Runs a backbone on each level that it names; other levels are left out.
+
+    A sample of which a level knows nothing has zeros there.
 
     Args:
         levels: level name -> backbone, whose result has the resolution of the level (stride 1).
@@ -40,5 +43,14 @@ class BevNeck(Neck):
         bev = {}
         for name, backbone in self.levels.items():
             level = fused.bev[name]
-            bev[name] = BevMap(features=backbone(level.features), validity=level.validity, grid=level.grid)
+            features = _of_known(backbone, level, self.out_channels[name])
+            bev[name] = BevMap(features=features, validity=level.validity, grid=level.grid)
         return FusedFeatures(bev=bev, aux=fused.aux)
+
+
+def _of_known(backbone: nn.Module, level: BevMap, out_channels: int) -> Tensor:
+    """(B, C, Y, X) what the backbone makes of the samples that the level knows anything of, zeros of the others."""
+    maps, known = level.features, known_samples(level)
+    if len(known) == 0:
+        return maps.new_zeros(len(maps), out_channels, *maps.shape[-2:])
+    return scatter_samples(backbone(maps if len(known) == len(maps) else maps[known]), known, len(maps))
