@@ -62,6 +62,19 @@ def known_samples(level: BevMap) -> Tensor:
     return level.validity.flatten(1).any(1).nonzero()[:, 0]
 
 
+def gather_samples(maps: Tensor, index: Tensor) -> Tensor:
+    """Takes the maps of some samples, without a copy where these are all.
+
+    Args:
+        maps: (B, ...).
+        index: (S,) int64 rising, the chosen samples.
+
+    Returns:
+        (S, ...).
+    """
+    return maps if len(index) == len(maps) else maps[index]
+
+
 def scatter_samples(rows: Tensor, index: Tensor, batch_size: int) -> Tensor:
     """Puts the rows of some samples back among all samples.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from perception.geometry.grid import Grid
-from perception.models.layers import conv_block, scatter_samples
+from perception.models.layers import conv_block, gather_samples, scatter_samples
 from perception.models.parts import Fuser
 from perception.structures import BevMap, FusedFeatures, SensorFeatures
 
@@ -392,7 +392,7 @@ def level_inputs(sensors: tuple[str, ...], maps: Mapping[int, BevMap], present: 
     for number, part in maps.items():
         chosen = present[:, number].nonzero()[:, 0]  # (R,)
         if len(chosen) > 0:
-            rows[sensors[number]] = part.features if len(chosen) == len(present) else part.features[chosen]
+            rows[sensors[number]] = gather_samples(part.features, chosen)
             index[sensors[number]] = torch.searchsorted(seen, chosen)
     grid = next(iter(maps.values())).grid
     return LevelInputs(sensors=sensors, present=present[seen], size=(grid.num_y, grid.num_x), rows=rows, index=index)

@@ -11,7 +11,7 @@ from perception.models.flips import Flip
 from perception.models.heads.near_field_decoding import decode_near_field
 from perception.models.heads.near_field_output import NearFieldOutput
 from perception.models.heads.near_field_targets import near_field_targets
-from perception.models.layers import conv_block, known_samples, scatter_samples
+from perception.models.layers import conv_block, gather_samples, known_samples, scatter_samples
 from perception.models.losses.near_field import NearFieldLoss
 from perception.models.parts import Head
 from perception.structures import Batch, FusedFeatures, NearFieldPrediction
@@ -106,7 +106,7 @@ class NearFieldHead(Head):
         logits = maps.new_zeros(0, *size)
         coarse_logits = maps.new_zeros(0, size[0] // side, size[1] // side)
         if len(known) > 0:
-            logits, coarse_logits = self._look(maps if len(known) == len(maps) else maps[known])
+            logits, coarse_logits = self._look(gather_samples(maps, known))
         return NearFieldOutput(
             logits=scatter_samples(logits, known, len(maps)),
             coarse_logits=scatter_samples(coarse_logits, known, len(maps)),

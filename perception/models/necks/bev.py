@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from perception.models.layers import known_samples, scatter_samples
+from perception.models.layers import gather_samples, known_samples, scatter_samples
 from perception.models.necks.second import SecondBackbone
 from perception.models.parts import Neck
 from perception.structures import BevMap, FusedFeatures
@@ -53,4 +53,4 @@ def _of_known(backbone: nn.Module, level: BevMap, out_channels: int) -> Tensor:
     maps, known = level.features, known_samples(level)
     if len(known) == 0:
         return maps.new_zeros(len(maps), out_channels, *maps.shape[-2:])
-    return scatter_samples(backbone(maps if len(known) == len(maps) else maps[known]), known, len(maps))
+    return scatter_samples(backbone(gather_samples(maps, known)), known, len(maps))
