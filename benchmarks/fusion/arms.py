@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,28 @@ MAIN, BASELINE = "deformable", "concat_conv"
 SPECIALISTS = ("C+L", "L", "C+R")
 """Subsets that have a model of their own to compare with, three seeds each."""
 
-_WHOLE = 0.15
-_EYES = {frozenset("C"): 0.46, frozenset("L"): 0.26, frozenset("CL"): 0.16, frozenset(): 0.12}
-"""Which of cameras and LiDAR a sample that lacks something has. Those without LiDAR are the most, as they have the most
-to learn: neck and heads have seen a LiDAR in most samples of the branches' run."""
-_KEPT = {"F": 0.6, "R": 0.75, "U": 0.6}
+
+@dataclass(frozen=True)
+class Draws:
+    """How often a sample of a run for any subset has which sensors.
+
+    Attributes:
+        whole: share of the samples with all sensors.
+        eyes: cameras and LiDAR of the others -> share of them.
+        kept: any other sensor -> how often those have it.
+    """
+
+    whole: float
+    eyes: Mapping[str, float]
+    kept: Mapping[str, float]
+
+
+ANY_SUBSET = Draws(
+    whole=0.1,
+    eyes={"C": 0.62, "L": 0.18, "CL": 0.13, "": 0.07},
+    kept={"F": 0.6, "R": 0.9, "U": 0.6},
+)
+"""Most lack LiDAR, as they have the most to learn: neck and heads saw one in most samples of the branches' run."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +64,20 @@ class Arm:
         sensors: the subset that it is trained on, such as "C+L"; None: any, drawn for each sample.
         seed: of order, initial weights and drawn subsets.
         end_to_end: whether its branches were trained with it, as `tools/train.py` does.
+        warm: whether its fuser, too, starts from the branches' run, in which it has met any subset.
     """
 
     fuser: str
     sensors: str | None = None
     seed: int = 0
     end_to_end: bool = False
+    warm: bool = False
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         trained_on = "end-to-end" if self.end_to_end else self.sensors or "any"
-        return f"{self.fuser}-{trained_on}-{self.seed}"
+        return f"{self.fuser}-{trained_on}-{self.seed}" + ("-warm" if self.warm else "")
 
     @property
     def sees_near(self) -> bool:
@@ -76,13 +96,11 @@ def arms() -> list[Arm]:
     """Every run of the study, the most wanted ones first.
 
     Returns:
-        The main fuser and the baseline; the baseline that has never missed a sensor; specialists and the main fuser,
-        three seeds of each; the other fusers.
+        What the main fuser is for any subset and for one, from the same start, three seeds of each; fusers that start
+        untrained: the main one and the baseline, the baseline that has never missed a sensor, the others.
     """
-    runs = [Arm(MAIN), Arm(BASELINE), Arm(BASELINE, ALL)]
-    for seed in range(3):
-        runs += [Arm(MAIN, subset, seed) for subset in SPECIALISTS]
-        runs += [Arm(MAIN, None, seed)] if seed else []
+    runs = [Arm(MAIN, subset, seed, warm=True) for seed in range(3) for subset in (None, *SPECIALISTS)]
+    runs += [Arm(MAIN), Arm(BASELINE), Arm(BASELINE, ALL)]
     return runs + [Arm(fuser) for fuser in FUSERS if fuser not in (MAIN, BASELINE)]
 
 
@@ -101,24 +119,26 @@ def branches_of(subset: str) -> frozenset[str]:
     return frozenset(LETTERS[letter] for letter in subset.split("+"))
 
 
-def drawn_sensors(arm: Arm, count: int, generator: torch.Generator) -> list[frozenset[str]]:
+def drawn_sensors(arm: Arm, count: int, generator: torch.Generator, draws: Draws = ANY_SUBSET) -> list[frozenset[str]]:
     """The sensors of the samples of a batch.
 
     Args:
         arm: says whether they are drawn.
         count: B samples.
         generator: source of the draws.
+        draws: how often they have which.
 
     Returns:
         B sets of branches, none empty.
     """
     if arm.sensors is not None:
         return [branches_of(arm.sensors)] * count
+    shares = torch.tensor(list(draws.eyes.values()))
     result: list[frozenset[str]] = []
     while len(result) < count:
-        whole, *chances = torch.rand(1 + len(_KEPT), generator=generator).tolist()
-        eyes = list(_EYES)[int(torch.multinomial(torch.tensor(list(_EYES.values())), 1, generator=generator))]
-        others = {letter for letter, chance in zip(_KEPT, chances, strict=True) if chance < _KEPT[letter]}
-        chosen = frozenset(LETTERS) if whole < _WHOLE else eyes | others
-        result += [branches_of("+".join(chosen))] if chosen else []
+        whole, *chances = torch.rand(1 + len(draws.kept), generator=generator).tolist()
+        eyes = list(draws.eyes)[int(torch.multinomial(shares, 1, generator=generator))]
+        others = {letter for letter, chance in zip(draws.kept, chances, strict=True) if chance < draws.kept[letter]}
+        chosen = set(LETTERS) if whole < draws.whole else {*eyes, *others}
+        result += [branches_of("+".join(sorted(chosen)))] if chosen else []
     return result

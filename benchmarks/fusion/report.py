@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,12 @@ from perception.evaluation.detection_report import DetectionReport, evaluate_sub
 
 _SEEDS = range(3)
 _FIGURES = {"mAP": ".3f", "NDS": ".3f", "near_iou": ".3f", "latency_ms": ".0f"}
+_ANY_SUBSET = Arm(MAIN, warm=True)
+_MARKS: dict[str, Callable[[Arm], bool]] = {
+    ", never without a sensor": lambda arm: arm.sensors is not None,
+    ", end to end": lambda arm: arm.end_to_end,
+    ", trained before": lambda arm: arm.warm,
+}
 Rows = Sequence[dict[str, Any]]
 
 
@@ -55,7 +61,7 @@ def table(rows: Rows, figure: str, form: str) -> str:
         values = [row[figure] for row in found if row and row.get(figure) is not None]
         if len(values) < len(SUBSETS):
             continue
-        title = arm.fuser + (", never without a sensor" if arm.sensors else ", end to end" if arm.end_to_end else "")
+        title = arm.fuser + "".join(words for words, holds in _MARKS.items() if holds(arm))
         parameters = next(row["parameters"] for row in found if row)
         cells = [format(value, form) for value in (*values, statistics.fmean(values))]
         lines.append(f"| {title} | {' | '.join(cells)} | {parameters:,} |")
@@ -73,7 +79,7 @@ def specialists(rows: Rows) -> str:
     lines = []
     for subset in SPECIALISTS:
         pairs = [
-            (row_of(rows, Arm(MAIN, None, seed), subset), row_of(rows, Arm(MAIN, subset, seed), subset))
+            [row_of(rows, Arm(MAIN, trained_on, seed, warm=True), subset) for trained_on in (None, subset)]
             for seed in _SEEDS
         ]
         known = [(any_subset["mAP"], own["mAP"]) for any_subset, own in pairs if any_subset and own]
@@ -86,7 +92,7 @@ def specialists(rows: Rows) -> str:
 
 def without_a_sensor(rows: Rows) -> str:
     """What is kept without cameras, and without LiDAR."""
-    whole, blind, dark = (row_of(rows, Arm(MAIN), subset) for subset in (ALL, "L+R", "C+R"))
+    whole, blind, dark = (row_of(rows, _ANY_SUBSET, subset) for subset in (ALL, "L+R", "C+R"))
     lines = []
     if whole and blind:
         lines.append(f"- without cameras (L+R): {blind['mAP'] / whole['mAP']:.1%} of all sensors' mAP")
@@ -99,7 +105,7 @@ def smaller_subsets(work: Path) -> str:
     """By how much all sensors are better than fewer, scene by scene."""
     lines = [f"{MAIN}, mAP with all sensors less that with a subset:"]
     for subset in SUBSETS[:-1]:
-        gain = _gain(work, Arm(MAIN), subset, Arm(MAIN), ALL)
+        gain = _gain(work, _ANY_SUBSET, subset, _ANY_SUBSET, ALL)
         lines.append(f"- {subset}: {gain}")
     return "\n".join(lines)
 

@@ -34,7 +34,7 @@ from perception.structures import Predictions, Sample
 from perception.training.feature_cache import FeatureCache
 
 RESULTS = Path(__file__).parents[1] / "results" / "fusion.json"
-KEY = ("fuser", "sensors", "seed", "end_to_end", "subset")
+KEY = ("fuser", "sensors", "seed", "end_to_end", "warm", "subset")
 """What tells rows apart."""
 
 SPLIT = "val"

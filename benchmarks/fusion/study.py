@@ -63,14 +63,15 @@ class Study:
             build_index(self.dataroot, VERSION, folder)
         return Index.open(folder)
 
-    def detector(self, fuser: str | None = None) -> Detector:
+    def detector(self, fuser: str | None = None, warm: bool = False) -> Detector:
         """The detector with the weights of the branches.
 
         Args:
             fuser: name of a config in `configs/fusers`; None takes that of the branches' run.
+            warm: whether the fuser starts from the branches' run.
 
         Returns:
-            The detector; neck and heads start from the branches' run too, the fuser untrained.
+            The detector; neck and heads start from the branches' run too, the fuser untrained unless it is `warm`.
         """
         arguments = self.tree["model"]["init_args"]["detector"]
         if fuser is not None:
@@ -84,7 +85,8 @@ class Study:
                 },
             }
         detector = build_detector(arguments)
-        for part in ("branches", "neck", *(f"heads.{name}" for name in detector.heads)):  # weights may know more tasks
+        parts = ("branches", "neck", *(f"heads.{name}" for name in detector.heads))  # weights may know more tasks
+        for part in (*parts, "fuser") if warm else parts:
             load_weights(detector, self.weights, part)
         return detector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Recipe:
         batch_size: samples of a step.
         learning_rate: highest of the run, of what starts trained.
         fresh_learning_rate: the same of what starts untrained.
+        warm_learning_rate: the same where all of it starts trained.
         weight_decay: of AdamW.
         clip: largest norm of the gradient.
         ema: share of the averaged weights that a step keeps; small, for a short run must forget its untrained start.
@@ -47,6 +48,7 @@ class Recipe:
     batch_size: int = 4
     learning_rate: float = 1e-3
     fresh_learning_rate: float = 4e-3
+    warm_learning_rate: float = 2e-3
     weight_decay: float = 0.01
     clip: float = 35.0
     ema: float = 0.98
@@ -84,12 +86,15 @@ def train(arm: Arm, study: Study, cache: FeatureCache, samples: list[Sample], re
         samples: annotations of the training samples.
         recipe: how.
     """
+    if arm.warm:
+        recipe = replace(recipe, learning_rate=recipe.warm_learning_rate)
     run = Run(study.work / "runs" / arm.name, arm.name, recipe, {"arm": asdict(arm)})
     if run.weights.exists():
         return
     torch.manual_seed(FIRST_SEED + arm.seed)
-    detector = study.detector(arm.fuser)
-    optimise(detector, lambda step: _loss(detector, arm, cache, samples, recipe, step), run, [detector.fuser])
+    detector = study.detector(arm.fuser, arm.warm)
+    fresh = [] if arm.warm else [detector.fuser]
+    optimise(detector, lambda step: _loss(detector, arm, cache, samples, recipe, step), run, fresh)
 
 
 def optimise(

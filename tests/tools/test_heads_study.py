@@ -1,13 +1,15 @@
-"""The study of heads: what it keeps in memory, what it trains, and the tables that it prints."""
+"""The studies of fusers and heads: what they keep in memory, what they train, and the tables that they print."""
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks.fusion import report as fusion_report
-from benchmarks.fusion.arms import SUBSETS
+from benchmarks.fusion.arms import ALL, SUBSETS, Draws, branches_of, drawn_sensors
 from benchmarks.fusion.arms import Arm as FusionArm
 from benchmarks.fusion.scoring import publish
 from benchmarks.fusion.study import CONFIGS, Study
@@ -115,12 +117,40 @@ def test_the_tables_of_fusers_are_made_of_rows():
         for subset in SUBSETS
         if (arm.fuser, subset) != ("gmu", "L")  # not scored on all yet
     ]
-    rows += [{**asdict(FusionArm("deformable", "C+R")), "subset": "C+R", "mAP": 0.25, "parameters": 1234}]
+    for sensors, value in ((None, 0.2), ("C+R", 0.25)):
+        arm = FusionArm("deformable", sensors, warm=True)
+        rows.append({**asdict(arm), "subset": "C+R", "mAP": value, "parameters": 1234})
     table = fusion_report.table(rows, "mAP", ".3f").splitlines()
     assert table[2:] == ["| deformable | " + "0.200 | " * 11 + "1,234 |"]
     assert fusion_report.specialists(rows) == (
         "- C+R: any subset 0.2000, specialist 0.2500 (-0.0500, -20.0 %; 1 seeds)"
     )
+
+
+def test_sensors_are_drawn_as_often_as_is_said_and_never_none():
+    draws = Draws(whole=0.25, eyes={"C": 0.5, "L": 0.25, "": 0.25}, kept={"R": 0.75})
+    drawn = drawn_sensors(FusionArm("deformable"), 4000, torch.Generator().manual_seed(0), draws)
+    shares = {sensors: count / len(drawn) for sensors, count in Counter(drawn).items()}
+    at_all = 1 - 0.75 * 0.25 * 0.25  # neither eyes nor radar is drawn again
+    expected = {
+        ALL: 0.25 / at_all,
+        "C": 0.75 * 0.5 * 0.25 / at_all,
+        "C+R": 0.75 * 0.5 * 0.75 / at_all,
+        "L": 0.75 * 0.25 * 0.25 / at_all,
+        "L+R": 0.75 * 0.25 * 0.75 / at_all,
+        "R": 0.75 * 0.25 * 0.75 / at_all,
+    }
+    assert shares == pytest.approx({branches_of(subset): share for subset, share in expected.items()}, abs=0.03)
+    assert drawn_sensors(FusionArm("deformable", "C+R"), 2, torch.Generator()) == [{"camera", "radar"}] * 2
+
+
+def test_a_warm_run_starts_with_the_fuser_of_the_branches_run_and_others_without(tmp_path: Path):
+    plan, given = plan_in(tmp_path), build_detector(CONFIGS / "models" / "every_sensor_small.yaml")
+    save_weights(given, tmp_path / "weights.safetensors")
+    wanted = given.fuser.state_dict()
+    for warm in (True, False):
+        found = plan.study.detector("deformable", warm).fuser.state_dict()
+        assert all(torch.equal(value, wanted[name]) for name, value in found.items()) == warm
 
 
 def plan_in(folder: Path) -> Plan:
