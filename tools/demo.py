@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOG_NAME = "demo.log"
 _STEPS = 8  # and one for each failure
 _FAILURES = {"without_cameras": {"camera", "fisheye"}, "without_lidar": {"lidar"}}
+_OVERLAPS = {"map": "lidar/mean", "occupancy": "miou_mask_camera", "near_field": "iou"}
 _CAMERA_WIDTH_PX = 640
 _SHOWN_LINES = 30  # of a tool that failed
 _AVERAGED_STEPS = 10  # one step's loss depends on its samples
@@ -66,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
         "--out-dir", type=Path, default=Path("work_dirs/demo"), help="a new folder or an earlier demo's (%(default)s)"
     )
     parser.add_argument(
-        "--weights", type=Path, default=ROOT / "weights/every_sensor_small.safetensors", help="that are measured"
+        "--weights", type=Path, default=ROOT / "weights/every_task_small.safetensors", help="that are measured"
     )
     parser.add_argument(
-        "--config", type=Path, default=configs / "sim_v2/every_sensor.yaml", help="that the weights were trained with"
+        "--config", type=Path, default=configs / "sim_v2/every_task.yaml", help="that the weights were trained with"
     )
     parser.add_argument("--drives", type=Path, default=configs / "demo/drives.yaml", help="manifest of the drives")
     parser.add_argument(
@@ -303,6 +304,12 @@ def _text_from(path: Path, begin: int) -> str:
         return file.read().decode(errors="replace")
 
 
+def _overlap(folder: Path, task: str, figure: str) -> str:
+    path = folder / f"{task}.json"
+    value = json.loads(path.read_bytes())["figures"].get(figure, {}).get("value") if path.is_file() else None
+    return "" if value is None else f"{value:.3f}"
+
+
 def _report(folder: Path, weights: str, drive: str, failures: Iterable[str]) -> None:
     run = folder / "training"
     losses = read_losses(run / "metrics.csv")
@@ -313,15 +320,18 @@ def _report(folder: Path, weights: str, drive: str, failures: Iterable[str]) -> 
         "trained here, on the drive it learnt": run / "own_drive",
         "trained here, on drives new to it": run / "other_drives",
     }
-    print(f"{'mAP and NDS by the nuScenes devkit':<42}{'mAP':>7}{'NDS':>8}")
+    print(f"{'mAP and NDS by the nuScenes devkit; overlaps':<46}{'mAP':>5}{'NDS':>8}", end="")
+    print("".join(f"{task.replace('_', ' '):>12}" for task in _OVERLAPS))
     for name, place in rows.items():
         summary = json.loads((place / "metrics_summary.json").read_bytes())
-        print(f"{name:<42}{summary['mean_ap']:>7.3f}{summary['nd_score']:>8.3f}")
+        overlaps = "".join(f"{_overlap(place, task, figure):>12}" for task, figure in _OVERLAPS.items())
+        print(f"{name:<44}{summary['mean_ap']:>7.3f}{summary['nd_score']:>8.3f}{overlaps}".rstrip())
     print(f"\nTraining, {len(losses)} steps: loss {first:.2f} -> {last:.2f} (means of the first and the last steps)\n")
     places = {
         "video": folder / "drive" / f"{drive}.mp4",
         "pictures": folder / "drive" / drive,
         "metrics": folder / "metrics_summary.json",
+        "their page": folder / "report.html",
         "loss": folder / "training" / "loss.png",
         "checkpoint": folder / "training" / "weights.safetensors",
         "commands": folder / LOG_NAME,
