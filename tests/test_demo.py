@@ -64,7 +64,7 @@ def test_a_small_demo_leaves_all_that_it_names_and_a_second_one_takes_its_drives
     assert sizes == [Image.open(path).size for path in pictures]
     assert len(sizes) == KEYFRAMES
     listed = [Path(line.split()[-1]) for line in said.out.splitlines() if line.split()[-1:] and str(out) in line]
-    assert len(listed) == 6
+    assert len(listed) == 7
     assert all(path.exists() for path in listed)
 
     (tmp_path / "weights.safetensors").write_bytes(b"damaged")
