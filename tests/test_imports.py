@@ -59,3 +59,8 @@ def test_a_tool_helps_without_heavy_packages(tool: str) -> None:
     code, modules = answer
     assert code == 0
     assert HEAVY.isdisjoint(modules), f"--help imports {sorted(HEAVY.intersection(modules))}"
+
+
+def test_scoring_a_submission_needs_no_torch() -> None:
+    script = "import json, sys, perception.evaluation.detection_report; print(json.dumps('torch' in sys.modules))"
+    assert last_line_of(script) is False

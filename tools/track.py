@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from perception.evaluation.detection import read_detections
+    from perception.evaluation.split_results import read_detections
     from perception.evaluation.tracking import evaluate_tracks, meta_of, moments_of
     from perception.formats.tracking_submission import write_tracks
     from perception.tracking.tracker import track_moments

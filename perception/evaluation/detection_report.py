@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from perception.data.index import Index
-from perception.evaluation.detection import read_detections
 from perception.evaluation.detection_matches import ClassMatches, match_boxes
 from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, mean_of_present, summarize
 from perception.evaluation.eval_boxes import EvalBoxes, annotated_boxes, filter_boxes, predicted_boxes
 from perception.evaluation.official import SUMMARY_NAME
+from perception.evaluation.split_results import read_detections
 from perception.formats.files import atomic_writer
 from perception.formats.result_files import MAX_FAULTS, place_of, raise_faults
 from perception.formats.submission_reader import Submission
@@ -133,7 +133,7 @@ def _tell_of_other_samples(results_path: str | Path, submission: Submission, row
             len(rows),
             submission.sample_tokens[sample],
             box,
-            submission.inner_tokens[rows[0]],
+            submission.other_tokens[int(rows[0])],
         )
 
 

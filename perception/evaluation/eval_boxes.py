@@ -128,12 +128,11 @@ def predicted_boxes(submission: Submission, index: Index, positions: np.ndarray)
     """
     tokens = index.tokens_of(positions)
     number = {token: sample for sample, token in enumerate(tokens)}
-    keys = np.repeat([number[token] for token in submission.sample_tokens], np.diff(submission.offsets)).astype(
-        np.int64
-    )
-    named = np.fromiter(
-        (number.get(token, -1) for token in submission.inner_tokens), dtype=np.int64, count=len(submission.inner_tokens)
-    )
+    of_key = np.array([number[token] for token in submission.sample_tokens], dtype=np.int64)  # (S,)
+    keys = np.repeat(of_key, np.diff(submission.offsets))
+    named = keys.copy()
+    for row, token in submission.other_tokens.items():
+        named[row] = number.get(token, -1)
     boxes = EvalBoxes(
         samples=named,
         ego_distances_m=_ego_distances(index.ego_translations(positions), keys, submission.translations),

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from perception.data.index import Index
-from perception.evaluation.detection import check_in_set, detections_in_global
+from perception.evaluation.detection import detections_in_global
 from perception.evaluation.official import silence
+from perception.evaluation.split_results import check_in_set
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.nuscenes_boxes import boxes_from_nuscenes
 from perception.formats.result_files import place_of
@@ -122,7 +123,7 @@ def evaluate_tracks(
 
     Args:
         tracks_path: the submission; its samples must fit the split as in
-            `perception.evaluation.detection.read_detections`.
+            `perception.evaluation.split_results.read_detections`.
         index: of the set, with annotations.
         split: an official one, of which scenes may be missing, or one of the set's own.
         dataroot: folder of the set.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ class _Record(BoxRecord, gc=False, kw_only=True):
 _COLUMNS = (
     "translations", "sizes_wlh", "rotations_wxyz", "velocities", "labels", "scores", "attributes", "num_pts"
 )  # fmt: skip
+_SHARE = 64
+"""Samples that one thread reads in a row."""
+
 _LABELS = {name: label for label, name in enumerate(DETECTION_CLASSES)}
 _FORM = RecordFormat(
     reader="read_submission",
@@ -57,7 +62,8 @@ class Submission:
         meta: what the file says of its detector.
         sample_tokens: S tokens, the keys of the file.
         offsets: (S + 1,) int64; the boxes of sample s are rows offsets[s] to offsets[s + 1].
-        inner_tokens: N sample tokens as the boxes themselves name them, which is what the devkit matches by.
+        other_tokens: sample token by row of the boxes that name another sample than the one they stand under; the
+            devkit matches by what a box names.
         translations: (N, 3) float64, global frame, metres.
         sizes_wlh: (N, 3) float64, width length height.
         rotations_wxyz: (N, 4) float64, as written; not normalised.
@@ -71,7 +77,7 @@ class Submission:
     meta: Any
     sample_tokens: tuple[str, ...]
     offsets: np.ndarray
-    inner_tokens: tuple[str, ...]
+    other_tokens: dict[int, str]
     translations: np.ndarray
     sizes_wlh: np.ndarray
     rotations_wxyz: np.ndarray
@@ -95,8 +101,9 @@ class Submission:
         """
         rows, offsets = rows_of_samples(self.sample_tokens, self.offsets, sample_tokens)
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
-        tokens = tuple(self.inner_tokens[row] for row in rows.tolist())
-        return Submission(self.meta, tuple(sample_tokens), offsets, tokens, **columns)
+        others = np.flatnonzero(np.isin(rows, list(self.other_tokens)))
+        other_tokens = {row: self.other_tokens[rows[row]] for row in others.tolist()}
+        return Submission(self.meta, tuple(sample_tokens), offsets, other_tokens, **columns)
 
 
 def validate_submission(path: str | Path, sample_tokens: Iterable[str]) -> Submission:
@@ -140,31 +147,44 @@ def read_submission(path: str | Path) -> Submission:
     meta, results = parse_results(path, _FORM.reader)
     faults: list[str] = []
     parts = [_boxes([])]
-    inner_tokens: list[str] = []
-    for part, tokens in _read_samples(results, faults):
+    num_boxes = 0
+    other_tokens: dict[int, str] = {}
+    for token, part, names in _read_samples(results, faults):
         parts.append(part)
-        inner_tokens.extend(tokens)
+        other_tokens.update((num_boxes + box, name) for box, name in enumerate(names) if name != token)
+        num_boxes += len(part.labels)
         if len(faults) >= MAX_FAULTS:
             break
     raise_faults(path, faults, _FORM.reader)
     columns = _columns(parts)
     offsets = np.cumsum([len(part.labels) for part in parts], dtype=np.int64)
     check_values(path, columns, offsets, results, _FORM)
-    return Submission(
-        meta=meta, sample_tokens=tuple(results), offsets=offsets, inner_tokens=tuple(inner_tokens), **columns
-    )
+    return Submission(meta=meta, sample_tokens=tuple(results), offsets=offsets, other_tokens=other_tokens, **columns)
 
 
-def _read_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tuple[ScannedBoxes, Sequence[str]]]:
-    """Boxes and their inner tokens, sample by sample; what cannot be read goes to `faults`."""
-    scanner = SampleScanner(MAX_BOXES_PER_SAMPLE)
-    for token, value in results.items():
-        plain = scanner.scan(memoryview(value), token) if isinstance(value, msgspec.Raw) else None
+def _read_samples(results: dict[str, Any], faults: list[str]) -> Iterator[tuple[str, ScannedBoxes, Sequence[str]]]:
+    """Token, boxes and, where they may differ, the tokens they name; what cannot be read goes to `faults`."""
+    for (token, value), plain in zip(results.items(), _scan_samples(results), strict=True):
         if plain is not None:
-            yield plain, [token] * len(plain.labels)
+            yield token, plain, ()
             continue
         records = decode_sample(token, value, _FORM, faults)
-        yield _boxes(records), [record.sample_token for record in records]
+        yield token, _boxes(records), [record.sample_token for record in records]
+
+
+def _scan_samples(results: dict[str, Any]) -> list[ScannedBoxes | None]:
+    """The samples that are plain, read on all processors: the scanner runs outside Python's lock."""
+
+    def _scan(share: Sequence[tuple[str, Any]]) -> list[ScannedBoxes | None]:
+        scanner = SampleScanner(MAX_BOXES_PER_SAMPLE)
+        return [
+            scanner.scan(memoryview(value), token) if isinstance(value, msgspec.Raw) else None for token, value in share
+        ]
+
+    samples = list(results.items())
+    shares = [samples[start : start + _SHARE] for start in range(0, len(samples), _SHARE)]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return [found for share in pool.map(_scan, shares) for found in share]
 
 
 def _boxes(records: Sequence[_Record]) -> ScannedBoxes:

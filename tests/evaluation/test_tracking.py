@@ -10,7 +10,8 @@ import torch
 from perception.data.index import Index
 from perception.data.index_build import build_index
 from perception.data.loading import LidarLoading, SampleLoader
-from perception.evaluation.detection import annotations_as_detections, read_detections, write_predictions
+from perception.evaluation.detection import annotations_as_detections, write_predictions
+from perception.evaluation.split_results import read_detections
 from perception.evaluation.tracking import evaluate_tracks, meta_of, moment_of, moments_of
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.submission import SubmissionMeta, write_submission

@@ -53,7 +53,9 @@ def test_the_reader_agrees_with_the_devkit(submission: Path) -> None:
     boxes = theirs.all
     assert ours.sample_tokens == TOKENS
     assert ours.offsets.tolist() == [0, 4, 4, 504]
-    assert ours.inner_tokens == tuple(box.sample_token for box in boxes)
+    keys = np.repeat(ours.sample_tokens, np.diff(ours.offsets)).tolist()
+    named = [ours.other_tokens.get(row, key) for row, key in enumerate(keys)]
+    assert named == [box.sample_token for box in boxes]
     np.testing.assert_array_equal(ours.translations, [box.translation for box in boxes])
     np.testing.assert_array_equal(ours.sizes_wlh, [box.size for box in boxes])
     np.testing.assert_array_equal(ours.rotations_wxyz, [box.rotation for box in boxes])
@@ -174,7 +176,7 @@ def test_nan_is_read_as_a_value_and_kept_as_a_text(submission: Path, separators:
     content["results"]["first"][1] |= {"velocity": [float("nan"), 1.5], "sample_token": "NaN"}
     submission.write_text(json.dumps(content, separators=separators))
     found = read_submission(submission)
-    assert found.inner_tokens[1] == "NaN"
+    assert found.other_tokens == {1: "NaN"}
     assert found.meta["method"] == content["meta"]["method"]
     assert np.isnan(found.meta["temperature"])
     np.testing.assert_array_equal(found.velocities[1], [np.nan, 1.5])
@@ -193,6 +195,31 @@ def test_samples_are_chosen_in_the_order_asked_for(submission: Path) -> None:
     np.testing.assert_array_equal(some.scores[counts["third"] :], whole.scores[: counts["first"]])
     with pytest.raises(ValueError, match="of_samples: 1 samples are not in the file, such as tenth"):
         whole.of_samples(["first", "tenth"])
+
+
+def test_many_samples_keep_their_order_whatever_reads_them(tmp_path: Path) -> None:
+    """Texts of any kind among plain ones, and boxes that name another sample, over more than one thread's share."""
+    counts = [number * 7 % 11 for number in range(300)]
+    found = [(f"sample {number}", detections(count, number)) for number, count in enumerate(counts)]
+    write_submission(tmp_path / "results.json", found, META)
+    content = json.loads((tmp_path / "results.json").read_text())
+    for number in range(0, 300, 7):
+        for box in content["results"][f"sample {number}"][1::2]:
+            box["sample_token"] = "\u00e9 elsewhere"
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    ours = read_submission(tmp_path / "results.json")
+    theirs, _ = load_prediction(str(tmp_path / "results.json"), 500, DetectionBox)
+    assert ours.sample_tokens == tuple(token for token, _ in found)
+    assert np.diff(ours.offsets).tolist() == counts
+    np.testing.assert_array_equal(ours.translations, [box.translation for box in theirs.all])
+    assert list(ours.other_tokens) == [
+        row for row, box in enumerate(theirs.all) if box.sample_token == "\u00e9 elsewhere"
+    ]
+    backwards = ours.of_samples(ours.sample_tokens[::-1])
+    for token, row in zip(("sample 7", "sample 14"), (1, 1), strict=True):
+        place = int(backwards.offsets[backwards.sample_tokens.index(token)]) + row
+        assert backwards.other_tokens[place] == "\u00e9 elsewhere"
+    assert len(backwards.other_tokens) == len(ours.other_tokens)
 
 
 def test_sizes_must_be_positive(submission: Path) -> None:
