@@ -75,12 +75,17 @@ def prepare_run(options: RunOptions) -> Run:
 
     Raises:
         FileNotFoundError: the set does not exist.
-        ValueError: config, weights, index or sensors do not fit each other, or one of them is damaged.
+        ValueError: config, weights, index or sensors do not fit each other, or one of them is damaged; the results
+            would lie in the set.
     """
     config = load_config(options.config)
     sensor_settings(config, options.sensors)  # what is wrong with them is said before the model is built
     dataroot = options.dataroot or Path(_setting(config, "dataroot"))
     version = options.version or _setting(config, "version")
+    if options.out_dir.resolve() == dataroot.resolve():
+        raise ValueError(
+            f"--out-dir must not be the dataroot, whose near_field/ predictions would replace, got {options.out_dir}"
+        )
     detector = build_detector(config, allowed_packages=options.allowed_packages)
     # A model of cameras alone may have been trained with LiDAR as its teacher; it does not run on it.
     trained = sensor_settings(config).names

@@ -46,6 +46,13 @@ def test_a_drive_without_annotations_and_with_a_missing_file_goes_on(trained, tm
     assert first.name in capsys.readouterr().err
 
 
+def test_results_never_take_the_place_of_the_sets_own_files(trained, dataroot, capsys):
+    inside = dataroot / "samples" / ".."
+    assert load_tool("run_drive").main(arguments(trained, dataroot, inside)) == 1
+    assert "--out-dir must not be the dataroot" in capsys.readouterr().err
+    assert not (dataroot / "detections.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
