@@ -7,12 +7,13 @@ of the sensors that it is meant for; the scores become rows. Whatever is finishe
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.fusion.arms import arms
 from benchmarks.fusion.scoring import KEY, RESULTS, SPLIT, publish, rows, score
 from benchmarks.fusion.study import add_study_arguments, study_of
-from benchmarks.fusion.training import Recipe, train
+from benchmarks.fusion.training import FRESH, WARM, train
 
 
 def main() -> None:
@@ -20,7 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_study_arguments(parser)
     parser.add_argument("--arms", nargs="*", help="names of runs; all if nothing is said")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument(
+        "--steps", type=int, help=f"of a run; {WARM.steps} where all starts trained, else {FRESH.steps}"
+    )
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
     study = study_of(options)
@@ -29,7 +32,8 @@ def main() -> None:
     class_names = study.detector().class_names
     training, validation = (study.annotations(split, class_names) for split in ("train", SPLIT))
     for arm in wanted:
-        train(arm, study, cache, training, Recipe(steps=options.steps))
+        recipe = WARM if arm.warm else FRESH
+        train(arm, study, cache, training, replace(recipe, steps=options.steps or recipe.steps))
         score(arm, study, cache, validation)
         publish(study.work, lambda: rows(study.work), options.json, KEY)
 
