@@ -22,6 +22,7 @@ from perception.evaluation.detection_report import DetectionReport, evaluate_sub
 
 _SEEDS = range(3)
 _FIGURES = {"mAP": ".3f", "NDS": ".3f", "near_iou": ".3f", "latency_ms": ".0f"}
+_NEAR = tuple(subset for subset in SUBSETS if {"F", "U"} & set(subset))  # the others see nothing near
 _ANY_SUBSET = Arm(MAIN, warm=True)
 _MARKS: dict[str, Callable[[Arm], bool]] = {
     ", never without a sensor": lambda arm: arm.sensors is not None,
@@ -53,13 +54,14 @@ def table(rows: Rows, figure: str, form: str) -> str:
         form: of the numbers.
 
     Returns:
-        A row for each run, a column for each subset, and the mean; empty before any run has them all.
+        A row for each run, a column for each subset that has the figure, and the mean; empty before any run has all.
     """
-    lines = [f"| {figure} | {' | '.join(SUBSETS)} | mean | parameters |", "|---" * (len(SUBSETS) + 3) + "|"]
+    subsets = _NEAR if figure == "near_iou" else SUBSETS
+    lines = [f"| {figure} | {' | '.join(subsets)} | mean | parameters |", "|---" * (len(subsets) + 3) + "|"]
     for arm in scored_arms():
-        found = [row_of(rows, arm, subset) for subset in SUBSETS]
+        found = [row_of(rows, arm, subset) for subset in subsets]
         values = [row[figure] for row in found if row and row.get(figure) is not None]
-        if len(values) < len(SUBSETS):
+        if len(values) < len(subsets):
             continue
         title = arm.fuser + "".join(words for words, holds in _MARKS.items() if holds(arm))
         parameters = next(row["parameters"] for row in found if row)
