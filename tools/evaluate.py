@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.drives.options import given_index
+from perception.drives.options import check_out_dir, given_index
 
 if TYPE_CHECKING:
     from perception.data.index import Index
@@ -62,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if options.draws < 0:
         raise ValueError(f"--draws must be at least 0, got {options.draws}")
+    if options.out_dir:
+        check_out_dir(options.out_dir, options.dataroot, options.version)
     folders = {name: getattr(options, name) for name in ("near_field", "map", "occupancy") if getattr(options, name)}
     if options.official:
         given = [f"--{name.replace('_', '-')}" for name in ("against", *folders, "tracks") if getattr(options, name)]
@@ -95,6 +97,11 @@ def _report(options: argparse.Namespace, index: Index, folders: dict[str, Path])
     scores: dict[str, Any] = {}
     if index.has_annotations:
         scores = _boxes(options, index)
+        if options.against:
+            try:
+                _compare(options, index, scores["detection"])
+            except (OSError, ValueError) as error:
+                problems.append(str(error))
     else:
         problems.append("the set has no annotations, boxes are not scored")
         print(problems[0])
@@ -134,8 +141,6 @@ def _boxes(options: argparse.Namespace, index: Index) -> dict[str, Any]:
     print("slices, mean AP over the classes that each has:")
     for name, part in standard_slices(report).items():
         print(f"  {name:<16}{part.mean_of_present:.4f}, {sum(part.num_truth.values())} boxes")
-    if options.against:
-        _compare(options, index, report)
     return {"detection": report, "intervals": intervals}
 
 
@@ -154,10 +159,14 @@ def _compare(options: argparse.Namespace, index: Index, report: DetectionReport)
 
 
 def _tracking(options: argparse.Namespace, index: Index) -> dict[str, Any]:
+    from perception.evaluation.detection_report import DETAILS_NAME
+    from perception.evaluation.official import SUMMARY_NAME
     from perception.evaluation.tracking import evaluate_tracks
 
     with tempfile.TemporaryDirectory() as temporary:
         out_dir = options.out_dir / "tracking" if options.out_dir else Path(temporary)
+        for name in (SUMMARY_NAME, DETAILS_NAME):
+            (out_dir / name).unlink(missing_ok=True)  # of an earlier file: if this one fails, there are no figures
         summary = evaluate_tracks(options.tracks, index, options.split, options.dataroot, out_dir)
     print(f"AMOTA {summary['amota']:.4f}, AMOTP {summary['amotp']:.4f}")
     return summary

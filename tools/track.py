@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perception.drives.options import given_index
+from perception.drives.options import check_out_dir, given_index
 
 if TYPE_CHECKING:
     from perception.tracking.greedy import GreedyTracker
@@ -57,15 +57,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from perception.evaluation.split_results import read_detections
+    from perception.evaluation.split_results import read_detections, score_faults, tell_of_other_samples
     from perception.evaluation.tracking import evaluate_tracks, meta_of, moments_of
+    from perception.formats.result_files import raise_faults
     from perception.formats.tracking_submission import write_tracks
     from perception.tracking.tracker import track_moments
 
     tracker = _tracker(options)
+    check_out_dir(options.out_dir, options.dataroot, options.version)
     with tempfile.TemporaryDirectory() as temporary:
         index = given_index(options, Path(temporary))
         submission = read_detections(options.results, index, options.split)
+        raise_faults(options.results, score_faults(submission), "read_detections")
+        tell_of_other_samples(options.results, submission, "not tracked")
         options.out_dir.mkdir(parents=True, exist_ok=True)
         path = options.out_dir / "tracks.json"
         num_boxes = write_tracks(path, track_moments(moments_of(submission, index), tracker), meta_of(submission))

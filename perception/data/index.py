@@ -252,11 +252,16 @@ class Index:
             (N,) int64, ascending.
 
         Raises:
-            ValueError: unknown split or scene; the set holds no scene of the split.
+            ValueError: unknown split or scene; the set holds no sample of the split.
         """
         names = self._scenes_of_split(scenes) if isinstance(scenes, str) else scenes
         rows = [self._scene_row(name, "samples_of") for name in names]
-        return np.flatnonzero(np.isin(self._samples["scene"], rows))
+        positions = np.flatnonzero(np.isin(self._samples["scene"], rows))
+        if isinstance(scenes, str) and not len(positions):
+            raise ValueError(
+                f"samples_of: split must have samples in {self.folder} ({self.version}), {scenes!r} has none"
+            )
+        return positions
 
     def verify(self) -> None:
         """Reads every byte and compares it with the checksums of the day the index was made.
@@ -281,12 +286,7 @@ class Index:
         if split not in SPLITS:
             known = (*SPLITS, *self._custom_splits)
             raise ValueError(f"samples_of: split must be one of {', '.join(known)}, got {split!r}")
-        names = [name for name in split_scenes(split) if name in self._row_of_scene]
-        if not names:
-            raise ValueError(
-                f"samples_of: split must have scenes in {self.folder} ({self.version}), {split!r} has none"
-            )
-        return names
+        return [name for name in split_scenes(split) if name in self._row_of_scene]
 
     @contextmanager
     def _reading(self, function: str, i: int | None = None) -> Iterator[None]:

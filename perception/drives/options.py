@@ -40,6 +40,8 @@ class RunOptions:
     allowed_packages: tuple[str, ...]
 
 
+_SET_FOLDERS = ("samples", "sweeps", "maps", "can_bus", "lidarseg", "panoptic", "gts", "near_field")
+_RESULT_FOLDERS = ("near_field", "map", "occupancy", "tracking")
 _SENSORS_HELP = (
     "comma-separated, of camera, fisheye, lidar, radar, radar4d and ultrasonic; default all that the config has"
 )
@@ -89,6 +91,25 @@ def run_options(parsed: argparse.Namespace) -> RunOptions:
         device=parsed.device,
         allowed_packages=tuple(parsed.allow_package),
     )
+
+
+def check_out_dir(out_dir: Path, dataroot: Path, version: str) -> None:
+    """Refuses a folder for results of which a file could replace one of the set's.
+
+    Args:
+        out_dir: receives results, and predictions in `near_field`, `map` and `occupancy`; need not exist.
+        dataroot: of the set.
+        version: of the set.
+
+    Raises:
+        ValueError: the folder, or one of those in it, is one of the set's, perhaps by a link.
+    """
+    of_set = {(dataroot / name).resolve() for name in ("", version, *_SET_FOLDERS)}
+    for folder in (out_dir, *(out_dir / name for name in _RESULT_FOLDERS)):
+        if folder.resolve() in of_set:
+            raise ValueError(
+                f"--out-dir must not be where the set's own files lie, {folder} is {folder.resolve()} of {dataroot}"
+            )
 
 
 def given_index(parsed: argparse.Namespace, scratch: Path) -> Index:

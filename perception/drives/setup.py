@@ -23,7 +23,7 @@ from perception.data.sensor_settings import (
     UltrasonicLoading,
     camera_groups,
 )
-from perception.drives.options import RunOptions
+from perception.drives.options import RunOptions, check_out_dir
 from perception.drives.writers import no_detections
 from perception.evaluation.map_report import no_map
 from perception.evaluation.near_field_report import no_near_field
@@ -82,10 +82,7 @@ def prepare_run(options: RunOptions) -> Run:
     sensor_settings(config, options.sensors)  # what is wrong with them is said before the model is built
     dataroot = options.dataroot or Path(_setting(config, "dataroot"))
     version = options.version or _setting(config, "version")
-    if options.out_dir.resolve() == dataroot.resolve():
-        raise ValueError(
-            f"--out-dir must not be the dataroot, whose near_field/ predictions would replace, got {options.out_dir}"
-        )
+    check_out_dir(options.out_dir, dataroot, version)
     detector = build_detector(config, allowed_packages=options.allowed_packages)
     # A model of cameras alone may have been trained with LiDAR as its teacher; it does not run on it.
     trained = sensor_settings(config).names

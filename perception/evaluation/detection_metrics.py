@@ -22,6 +22,8 @@ MIN_RECALL = 0.1
 MIN_PRECISION = 0.1
 MEAN_AP_WEIGHT = 5
 _RECALLS = np.linspace(0, 1, 101)
+_UPRIGHT = 1e-5
+"""A heading of which less than this is left in the ground plane is given to the devkit's own function."""
 _FIRST = round(100 * MIN_RECALL) + 1
 _NO_ERROR_OF = {"traffic_cone": ("attr_err", "vel_err", "orient_err"), "barrier": ("attr_err", "vel_err")}
 
@@ -113,7 +115,7 @@ def hit_errors(truth: EvalBoxes, predictions: EvalBoxes, rows: np.ndarray, hits:
         common = np.prod(np.minimum(sizes, true_sizes), axis=1)
         overlap = common / (np.prod(true_sizes, axis=1) + np.prod(sizes, axis=1) - common)
         period = np.where(truth.labels[hits] == DETECTION_CLASSES.index("barrier"), np.pi, 2 * np.pi)
-        turn = yaw_of_rotations(truth.rotations_wxyz[hits]) - yaw_of_rotations(predictions.rotations_wxyz[rows])
+        turn = _yaws(truth.rotations_wxyz[hits]) - _yaws(predictions.rotations_wxyz[rows])
         turn = (turn + period / 2) % period - period / 2
         wrong = (predictions.attributes[rows] != truth.attributes[hits]).astype(np.float64)
         return {
@@ -207,6 +209,23 @@ def mean_of_present(precisions: Mapping[str, float], num_truth: Mapping[str, int
     """
     present = [precisions[name] for name, count in num_truth.items() if count]
     return float(np.mean(present)) if present else float("nan")
+
+
+def _yaws(rotations_wxyz: np.ndarray) -> np.ndarray:
+    """(H,) headings of x axes; of one that stands upright, the heading that the devkit's rounding leaves."""
+    yaws = yaw_of_rotations(rotations_wxyz)
+    w, x, y, z = rotations_wxyz.T
+    upright = (np.abs(w * w + x * x - y * y - z * z) < _UPRIGHT) & (2 * np.abs(x * y + w * z) < _UPRIGHT)
+    for row in np.flatnonzero(upright):
+        yaws[row] = _yaw_by_devkit(rotations_wxyz[row])
+    return yaws
+
+
+def _yaw_by_devkit(rotation_wxyz: np.ndarray) -> float:
+    from nuscenes.eval.common.utils import quaternion_yaw
+    from pyquaternion import Quaternion
+
+    return float(quaternion_yaw(Quaternion(rotation_wxyz)))
 
 
 def _cumulative_mean(values: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from perception.evaluation.detection_matches import ClassMatches, match_boxes
 from perception.evaluation.detection_metrics import ERRORS, Curves, all_curves, mean_of_present, summarize
 from perception.evaluation.eval_boxes import EvalBoxes, annotated_boxes, filter_boxes, predicted_boxes
 from perception.evaluation.official import SUMMARY_NAME
-from perception.evaluation.split_results import read_detections
+from perception.evaluation.split_results import read_detections, score_faults, tell_of_other_samples
 from perception.formats.files import atomic_writer
-from perception.formats.result_files import MAX_FAULTS, place_of, raise_faults
+from perception.formats.result_files import place_of, raise_faults
 from perception.formats.submission_reader import Submission
 
 _LOG = logging.getLogger(__name__)
@@ -80,17 +80,17 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no submission or does not fit the split or the set, the split is unknown, a score is
-            negative or not finite (as many as ten are named), or the set has no annotations.
+            negative, not finite (as many as ten are named) or too large to interpolate, or the set has no annotations.
     """
     start = time.perf_counter()
     if not index.has_annotations:
         raise ValueError(f"evaluate_submission: index must have annotations, {index.folder} has none")
     positions = index.samples_of(split)
     submission = read_detections(results_path, index, split)
-    _check_scores(results_path, submission)
+    raise_faults(Path(results_path), score_faults(submission), "evaluate_submission")
+    tell_of_other_samples(results_path, submission, "matched")
     truth, racks = annotated_boxes(index, positions)
     predictions, keys = predicted_boxes(submission, index, positions)
-    _tell_of_other_samples(results_path, submission, np.flatnonzero(predictions.samples != keys))
     all_boxes = {"prediction": (predictions, keys), "annotation of a detection class": (truth, truth.samples)}
     predictions, truth = (filter_boxes(boxes, samples, racks) for boxes, samples in all_boxes.values())
     for (kind, (boxes, _)), kept in zip(all_boxes.items(), (predictions, truth), strict=True):
@@ -98,7 +98,10 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
             what = f"{kind} that the filters leave" if len(boxes) else kind
             _LOG.warning("%s: there is not one %s in the split %s; every precision is 0", results_path, what, split)
     matches = match_boxes(truth, predictions, len(positions))
-    found = all_curves(truth, predictions, matches)
+    try:
+        found = all_curves(truth, predictions, matches)
+    except ValueError as error:
+        raise ValueError(f"evaluate_submission: {results_path}: {_largest_score(submission)}: {error}") from error
     summary = summarize(found)
     summary["eval_time"] = time.perf_counter() - start
     summary["meta"] = submission.meta
@@ -110,31 +113,10 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
     )
 
 
-def _check_scores(results_path: str | Path, submission: Submission) -> None:
-    """Without order among the scores there are no curves; the devkit fails on most such files, without a name."""
-    faults = []
-    for row in np.flatnonzero(~(np.isfinite(submission.scores) & (submission.scores >= 0)))[:MAX_FAULTS].tolist():
-        sample, box = place_of(submission.offsets, row)
-        faults.append(
-            f"sample {submission.sample_tokens[sample]!r}: box {box}, field detection_score: must be finite and >= 0, "
-            f"got {submission.scores[row]}"
-        )
-    raise_faults(Path(results_path), faults, "evaluate_submission")
-
-
-def _tell_of_other_samples(results_path: str | Path, submission: Submission, rows: np.ndarray) -> None:
-    """Warns of boxes that name another sample than the one that they stand under."""
-    if len(rows):
-        sample, box = place_of(submission.offsets, int(rows[0]))
-        _LOG.warning(
-            "%s: %d boxes name another sample than the one they stand under and are matched in that one, the first: "
-            "sample %r, box %d, field sample_token: %r",
-            results_path,
-            len(rows),
-            submission.sample_tokens[sample],
-            box,
-            submission.other_tokens[int(rows[0])],
-        )
+def _largest_score(submission: Submission) -> str:
+    row = int(np.argmax(submission.scores))
+    sample, box = place_of(submission.offsets, row)
+    return f"sample {submission.sample_tokens[sample]!r}: box {box}, field detection_score"
 
 
 def write_metrics(report: DetectionReport, out_dir: str | Path) -> None:

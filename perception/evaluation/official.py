@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from perception.evaluation.split_results import score_faults
 from perception.formats.classes import CATEGORY_TO_CLASS
 from perception.formats.submission_reader import Submission, read_submission
 
@@ -109,13 +110,15 @@ def _reason(error: Exception, submission: Submission, tables: Any, tokens: set[s
     if missing := tokens - predicted:
         return (
             ValueError,
-            f"{len(missing)} of {len(tokens)} samples of the split are missing, such as {min(missing)} ({said})",
+            f"{len(missing)} of {len(tokens)} samples of the split are missing, such as {min(missing)!r} ({said})",
         )
     if extra := predicted - tokens:
-        return ValueError, f"{len(extra)} samples do not belong to the split, such as {min(extra)} ({said})"
+        return ValueError, f"{len(extra)} samples do not belong to the split, such as {min(extra)!r} ({said})"
     if not len(submission.labels):
         return NothingToScoreError, f"it holds no prediction at all, which the devkit cannot evaluate ({said})"
     annotations = (row for row in tables.sample_annotation if row["sample_token"] in tokens)
     if not any(row["category_name"] in CATEGORY_TO_CLASS for row in annotations):
         return NothingToScoreError, f"the split has no annotation of a detection class to compare with ({said})"
+    if faults := score_faults(submission):
+        return ValueError, "\n  ".join((*faults, f"({said})"))
     return ValueError, said

@@ -90,7 +90,7 @@ class TaskScores:
         title: of the task.
         figures: with their intervals, by name; empty where it could not be scored.
         problem: why it could not be scored, else ''.
-        damaged: whether the problem is another one than a missing file.
+        damaged: whether the problem is another one than missing truth.
         tables: further figures, by class.
         missing: parts that could not be scored for want of their truth: why, by name.
     """
@@ -148,9 +148,13 @@ def score_tasks(
         task = TASKS[name]
         try:
             report = task.evaluate(folder, dataroot, index, split)
+        except FileNotFoundError as error:
+            is_prediction = error.filename is not None and Path(error.filename).is_relative_to(folder)
+            problem = f"there is no prediction {error.filename}" if is_prediction else str(error)
+            found[name] = TaskScores(task.title, problem=problem, damaged=is_prediction)
+            continue
         except (OSError, ValueError) as error:
-            damaged = not isinstance(error, FileNotFoundError)
-            found[name] = TaskScores(task.title, problem=str(error), damaged=damaged)
+            found[name] = TaskScores(task.title, problem=str(error), damaged=True)
             continue
         nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
         figures = task.intervals(report, draws) if draws else nothing
@@ -159,7 +163,7 @@ def score_tasks(
 
 
 def write_scores(out_dir: str | Path, scores: Mapping[str, TaskScores]) -> None:
-    """Writes `<name>.json` of every task that was scored.
+    """Writes `<name>.json` of every task that was scored, and takes an older one of every other task away.
 
     Each holds `figures`, by name `value`, `low` and `high`, and `tables`, by title, row and column; NaN is bare, as in
     the devkit's files.
@@ -172,7 +176,10 @@ def write_scores(out_dir: str | Path, scores: Mapping[str, TaskScores]) -> None:
         OSError: a file cannot be written.
     """
     for name, one in scores.items():
-        if not one.problem:
-            content = {"figures": {key: asdict(it) for key, it in one.figures.items()}, "tables": one.tables}
-            with atomic_writer(Path(out_dir) / f"{name}.json") as file:
-                file.write(json.dumps(content, indent=2).encode())
+        path = Path(out_dir) / f"{name}.json"
+        if one.problem:
+            path.unlink(missing_ok=True)
+            continue
+        content = {"figures": {key: asdict(it) for key, it in one.figures.items()}, "tables": one.tables}
+        with atomic_writer(path) as file:
+            file.write(json.dumps(content, indent=2).encode())

@@ -147,7 +147,7 @@ def evaluate_tracks(
         submission = validate_tracks(tracks_path, tokens)
     else:
         submission = read_tracks(tracks_path)
-        check_in_set("evaluate_tracks", tracks_path, submission.sample_tokens, index)
+        check_in_set("evaluate_tracks", tracks_path, submission.sample_tokens, index, tokens)
         submission = submission.of_samples(tokens)
     _check_one_class_each(submission, index, positions, tracks_path)
     annotations, _ = index.annotations_of(positions)

@@ -180,9 +180,11 @@ def parse_results(path: Path, reader: str) -> tuple[Any, dict[str, Any]]:
     if path.is_dir():
         raise IsADirectoryError(f"{reader}: {path}: must be a file, got a folder")
     text = path.read_bytes()
-    if b"N" in text and b"NaN" in text:  # a single letter is found several times as fast, and is hardly ever there
-        text = _NAN.sub(_stand_in, text)  # msgspec reads no NaN
     try:
+        if not text.isascii():
+            text.decode()  # msgspec skips what it does not keep, however it is written
+        if b"N" in text and b"NaN" in text:  # one letter is found several times as fast, and is hardly ever there
+            text = _without_nan(text)
         file = _FILE_DECODER.decode(text)
         meta, results = json.loads(bytes(file.meta).replace(_STAND_IN, b"NaN")), file.results
     except (ValueError, RecursionError):  # not JSON, with Infinity, or not the wanted object
@@ -288,10 +290,20 @@ def raise_faults(path: Path, faults: Sequence[str], reader: str) -> None:
         raise ValueError(f"{reader}: {path}: " + "\n  ".join(faults[:MAX_FAULTS]))
 
 
-def _stand_in(found: re.Match[bytes]) -> bytes:
-    """What is read in place of NaN; within a text it stays, but for one that only a comma or a space is before."""
-    is_value = found.string[found.start() - 1 : found.start()] in b"[,: \t\r\n"
-    return _STAND_IN if is_value else found.group()
+def _without_nan(text: bytes) -> bytes:
+    """The stand-in for every NaN, of which msgspec reads none, but for those within names.
+
+    Raises:
+        ValueError: the text has escapes, so that its quotes do not say what a name is.
+    """
+    if b"\\" in text:
+        raise ValueError("_without_nan: text must have no escapes")
+    parts, start, num_quotes = [], 0, 0
+    for found in _NAN.finditer(text):
+        num_quotes += text.count(b'"', start, found.start())
+        parts += [text[start : found.start()], found.group() if num_quotes % 2 else _STAND_IN]
+        start = found.end()
+    return b"".join((*parts, text[start:]))
 
 
 def _records(value: Any, form: RecordFormat[Record]) -> list[Record]:
@@ -327,4 +339,4 @@ def _value_faults(
 
 
 def _some(tokens: Sequence[str]) -> str:
-    return ", ".join(tokens[:3])
+    return ", ".join(map(repr, tokens[:3]))

@@ -236,7 +236,7 @@ def draw_boxes(picture: np.ndarray, view: BevView, layer: BoxLayer) -> np.ndarra
         canvas.draw_outline(result, outlines[i], color, thickness)
         front = (outlines[i, 0] + outlines[i, 3]) / 2
         canvas.draw_lines(result, np.array([[centers[i], front]]), color, thickness)
-        if speeds[i] > MIN_SPEED_M_S:
+        if MIN_SPEED_M_S < speeds[i] < np.inf:
             _draw_arrow(result, centers[i], ends[i], color, thickness)
     return result
 

@@ -233,7 +233,7 @@ def test_splits(tables: Tables, tmp_path: Path) -> None:
     assert index.samples_of(["scene-0103", "scene-0061"]).tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match=r"split must be one of train, .*, mine, .*, got 'validation'"):
         index.samples_of("validation")
-    with pytest.raises(ValueError, match=r"split must have scenes in .*v1.0-mini\), 'test' has none"):
+    with pytest.raises(ValueError, match=r"split must have samples in .*v1.0-mini\), 'test' has none"):
         index.samples_of("test")
     with pytest.raises(ValueError, match=r"samples_of: scene must be one of .*, got 'scene-0999'"):
         index.samples_of("elsewhere")

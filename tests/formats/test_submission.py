@@ -170,13 +170,16 @@ def test_the_least_number_is_no_nan(submission: Path) -> None:
 
 
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": "), (" ,\n", "\t:\n")])
-def test_nan_is_read_as_a_value_and_kept_as_a_text(submission: Path, separators: tuple[str, str]) -> None:
+@pytest.mark.parametrize("escape", ["", '"', "\\", "\ud800"])
+def test_nan_is_read_as_a_value_and_kept_as_a_text(submission: Path, separators: tuple[str, str], escape: str) -> None:
     content = json.loads(submission.read_text())
-    content["meta"] |= {"method": "of NaN, [NaN] and NaNet", "temperature": float("nan")}
-    content["results"]["first"][1] |= {"velocity": [float("nan"), 1.5], "sample_token": "NaN"}
+    content["meta"] |= {"method": "of NaN, [NaN] and, NaN, NaNet", "temperature": float("nan")}
+    content["results"]["first"][1] |= {"velocity": [float("nan"), 1.5], "sample_token": f"a, NaN ]{escape}"}
+    content["results"] = {": NaN " if token == "second" else token: it for token, it in content["results"].items()}
     submission.write_text(json.dumps(content, separators=separators))
     found = read_submission(submission)
-    assert found.other_tokens == {1: "NaN"}
+    assert found.sample_tokens == ("first", ": NaN ", "third")
+    assert found.other_tokens[1] == f"a, NaN ]{escape}"
     assert found.meta["method"] == content["meta"]["method"]
     assert np.isnan(found.meta["temperature"])
     np.testing.assert_array_equal(found.velocities[1], [np.nan, 1.5])
@@ -193,7 +196,7 @@ def test_samples_are_chosen_in_the_order_asked_for(submission: Path) -> None:
     start = whole.offsets[whole.sample_tokens.index("third")]
     np.testing.assert_array_equal(some.scores[: counts["third"]], whole.scores[start : start + counts["third"]])
     np.testing.assert_array_equal(some.scores[counts["third"] :], whole.scores[: counts["first"]])
-    with pytest.raises(ValueError, match="of_samples: 1 samples are not in the file, such as tenth"):
+    with pytest.raises(ValueError, match="of_samples: 1 samples are not in the file, such as 'tenth'"):
         whole.of_samples(["first", "tenth"])
 
 
@@ -259,7 +262,7 @@ def test_too_many_boxes(submission: Path) -> None:
 
 
 def test_tokens_must_be_those_of_the_split(submission: Path) -> None:
-    with pytest.raises(ValueError, match=r"1 samples of the split are missing, such as fourth; 1 samples are not in"):
+    with pytest.raises(ValueError, match=r"1 samples of the split are missing, such as 'fourth'; 1 samples are not in"):
         validate_submission(submission, ("first", "second", "fourth"))
 
 
@@ -277,8 +280,10 @@ def test_tokens_must_be_those_of_the_split(submission: Path) -> None:
         ("", r"not JSON"),
         ('{"meta": ' + "[" * 100_000, r"not JSON"),
         ('{"meta": {}, "results": {"a": ' + "[" * 100_000, r"not JSON"),
+        ('{"meta": {"method": "\udcff"}, "results": {}}', r"not JSON: 'utf-8' codec can't decode"),
+        ('{"meta": {}, "results": {}, "more": "\udcff"}', r"not JSON: 'utf-8' codec can't decode"),
         ('{"meta": {}, "results": {"\udcff": []}}', r"not JSON: 'utf-8' codec can't decode"),
-        ('{"meta": {}, "results": {"a": [{"sample_token": "\udcff"}]}}', r"sample 'a': not JSON"),
+        ('{"meta": {}, "results": {"a": [{"sample_token": "\udcff"}]}}', r"not JSON: 'utf-8' codec can't decode"),
     ],
 )
 def test_files_that_are_no_submission(tmp_path: Path, content: str, message: str) -> None:

@@ -92,17 +92,65 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
 
 
 def test_a_task_without_truth_is_told_and_the_others_go_on(folder, tmp_path, capsys):
-    """The synthetic set has neither near fields nor maps nor occupancy; its boxes are scored all the same."""
+    """The synthetic set has neither near fields nor occupancy; its boxes are scored all the same."""
     (tmp_path / "found").mkdir()
-    options = [word for name in ("near-field", "map", "occupancy") for word in (f"--{name}", str(tmp_path / "found"))]
-    assert run(folder, "all.json", "--draws", "0", "--out-dir", str(tmp_path / "out"), *options) == 0
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "occupancy.json").write_text("of an earlier run")
+    options = [word for name in ("near-field", "occupancy") for word in (f"--{name}", str(tmp_path / "found"))]
+    options += ["--draws", "0", "--out-dir", str(tmp_path / "out")]
+    assert run(folder, "all.json", *options) == 0
     said = capsys.readouterr()
-    for title in ("near field", "map", "occupancy"):
-        pattern = rf"{title} is not scored: .*{folder / 'set'}|{title} is not scored: .*found"
-        assert re.search(pattern, said.out)
+    for title in ("near field", "occupancy"):
+        assert re.search(rf"{title} is not scored: .*{folder / 'set'}", said.out)
     assert "mAP" in said.out and (tmp_path / "out" / "metrics_summary.json").exists()
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("Not scored: ") == 3
+    assert not (tmp_path / "out" / "occupancy.json").exists()
+    assert (tmp_path / "out" / "report.html").read_text().count("Not scored: ") == 2
+    assert run(folder, "all.json", "--map", str(tmp_path / "found"), *options) == 1  # predictions are not the set's
+    assert re.search(rf"map is not scored: there is no prediction {tmp_path / 'found'}/scene-", capsys.readouterr().err)
+
+
+def test_nothing_is_lost_by_what_goes_wrong(folder, tmp_path, capsys):
+    """A broken file to compare with, tracks of a sample whose token no terminal can show, a folder of the set's."""
+    index = ["--index", str(folder / "index"), "--draws", "0"]
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "tracks.json").write_text('{"meta": {}, "results": {"\\ud800": [], "": []}}')
+    more = ["--against", str(tmp_path / "broken.json"), "--tracks", str(tmp_path / "tracks.json")]
+    (tmp_path / "out" / "tracking").mkdir(parents=True)
+    (tmp_path / "out" / "tracking" / "metrics_summary.json").write_text("of an earlier run")
+    assert run(folder, "all.json", *index, *more, "--out-dir", str(tmp_path / "out")) == 1
+    said = capsys.readouterr().err
+    assert f"read_submission: {tmp_path / 'broken.json'}: not JSON" in said
+    assert "2 samples are not in the split, such as '', '\\ud800'" in said
+    assert (tmp_path / "out" / "metrics_summary.json").exists() and (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "tracking" / "metrics_summary.json").exists()
+    for own in (folder / "set", folder / "set" / VERSION):
+        before = sorted(own.iterdir())
+        assert run(folder, "all.json", *index, "--out-dir", str(own)) == 1
+        assert "--out-dir must not be where the set's own files lie" in capsys.readouterr().err
+        assert sorted(own.iterdir()) == before
+
+
+def test_a_split_without_samples_is_told(folder, tmp_path, capsys):
+    root = shutil.copytree(folder / "set", tmp_path / "set")
+    (root / VERSION / "splits.json").write_text('{"empty": []}')
+    for draws in ("0", "5"):
+        options = ["--dataroot", str(root), "--split", "empty", "--draws", draws]
+        assert run(folder, "all.json", *options) == 1
+        assert "'empty' has none" in capsys.readouterr().err
+
+
+def test_the_devkits_unnamed_failure_over_scores_is_named(folder, tmp_path, capsys):
+    content = json.loads((folder / "all.json").read_text())
+    token = next(iter(content["results"]))
+    for boxes in content["results"].values():
+        del boxes[0]  # confidence rises to 0 where the recall ends
+        for box in boxes:
+            box["detection_score"] = -0.5
+    (tmp_path / "negative.json").write_text(json.dumps(content))
+    assert run(folder, str(tmp_path / "negative.json"), "--official") == 1
+    said = capsys.readouterr().err
+    assert f"sample '{token}': box 0, field detection_score: must be finite and >= 0, got -0.5" in said
+    assert "the devkit says AssertionError" in said
 
 
 def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, capsys):

@@ -46,11 +46,13 @@ def test_a_drive_without_annotations_and_with_a_missing_file_goes_on(trained, tm
     assert first.name in capsys.readouterr().err
 
 
-def test_results_never_take_the_place_of_the_sets_own_files(trained, dataroot, capsys):
-    inside = dataroot / "samples" / ".."
-    assert load_tool("run_drive").main(arguments(trained, dataroot, inside)) == 1
-    assert "--out-dir must not be the dataroot" in capsys.readouterr().err
-    assert not (dataroot / "detections.jsonl").exists()
+def test_results_never_take_the_place_of_the_sets_own_files(trained, dataroot, tmp_path, capsys):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "near_field").symlink_to(dataroot / "near_field")
+    for inside in (dataroot / "samples" / "..", dataroot / "v1.0-mini", tmp_path / "linked"):
+        assert load_tool("run_drive").main(arguments(trained, dataroot, inside)) == 1
+        assert f"--out-dir must not be where the set's own files lie, {inside}" in capsys.readouterr().err
+        assert not (inside / "detections.jsonl").exists()
 
 
 @pytest.mark.parametrize(

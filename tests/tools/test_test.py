@@ -89,7 +89,7 @@ def test_a_sample_without_any_sensor_has_no_boxes_and_counts(trained, tmp_path, 
     [
         (("--sensors", "radar"), "sensors must be of those in the config, camera, lidar, got radar"),
         (("--split", "val"), "NuScenes version v1.0-mini"),
-        (("--split", "test"), "samples_of: split must have scenes in"),
+        (("--split", "test"), "samples_of: split must have samples in"),
         (("--batch-size", "0"), "--batch-size must be at least 1, got 0"),
         (("--draws", "-1"), "--draws must be at least 0, got -1"),
         (("--version", "v1.0-trainval"), "there is no such version folder"),

@@ -76,12 +76,18 @@ def test_what_is_wrong_is_said(folder, tmp_path, capsys):
         assert (
             f"sample '{token}': box 1: " in said and f"must be within 1e+07, got {[float(it) for it in value]}" in said
         )
+    del box["detection_score"]
+    (tmp_path / "unsure.json").write_text(json.dumps(content | {"results": content["results"] | {token: [box]}}))
+    assert run(folder, tmp_path, *index, results=str(tmp_path / "unsure.json")) == 1
+    assert f"sample '{token}': box 0, field detection_score: must be finite and >= 0, got" in capsys.readouterr().err
+    assert run(folder, folder / "set" / VERSION, *index) == 1
+    assert "--out-dir must not be where the set's own files lie" in capsys.readouterr().err
     assert run(folder, tmp_path, *index, results="set") == 1
     assert f"read_submission: {folder / 'set'}: must be a file, got a folder" in capsys.readouterr().err
     del content["results"][token]
     (tmp_path / "short.json").write_text(json.dumps(content))
     assert run(folder, tmp_path, results=str(tmp_path / "short.json")) == 1
     said = capsys.readouterr().err
-    assert f"1 samples of the split are missing, such as {token}" in said
+    assert f"1 samples of the split are missing, such as '{token}'" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "tracks.json").exists()

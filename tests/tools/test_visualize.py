@@ -110,7 +110,7 @@ def test_a_missing_picture_stops_or_is_skipped_as_asked(tmp_path: Path, capsys: 
     [
         (("--sample", "nope"), "--sample must be tokens of samples in v1.0-mini, got 'nope'"),
         (("--scene", "scene-9999"), "scene must be one of"),
-        (("--split", "test"), "split must have scenes"),
+        (("--split", "test"), "split must have samples"),
         (("--index", "no/such/index"), "no/such/index"),
         (("--results", "no_such.json"), "no_such.json"),
         (("--range-m", "0"), "--range-m must be in 1..10000, got 0.0"),

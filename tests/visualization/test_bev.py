@@ -34,7 +34,10 @@ def test_boxes_are_drawn_where_they_stand_and_as_large_as_they_are() -> None:
     np.testing.assert_allclose((high - low) / 2, [20 + 2.5, 10 + 2.5], atol=0.51)  # 4 m and 2 m, and the line itself
 
 
-@pytest.mark.parametrize(("velocity", "rows_above"), [((10.0, 0.0), 80), ((0.1, 0.0), 0), ((math.nan, math.nan), 0)])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("velocity", "rows_above"), [((10.0, 0.0), 80), ((0.1, 0.0), 0), ((math.nan, math.nan), 0), ((math.inf, 0.0), 0)]
+)
 def test_an_arrow_shows_one_second_of_travel(velocity: tuple[float, float], rows_above: int) -> None:
     picture = bev.blank(VIEW)
     layer = ground_truth_layer(make_boxes([[20, 20, 1, 4, 2, 2, 0, *velocity]]), CLASSES)
