@@ -156,7 +156,8 @@ class TrainingModule(LightningModule):
         Raises:
             FloatingPointError: a loss is NaN or infinite; names the loss, the samples and the folder of the dump.
         """
-        if self.gradients is not None and self.gradients.due(self.global_step):
+        begins_step = batch_index % self.trainer.accumulate_grad_batches == 0
+        if self.gradients is not None and begins_step and self.gradients.due(self.global_step):
             with watched(self.detector) as places:
                 total = self._total_loss(batch, "train", places)
         else:

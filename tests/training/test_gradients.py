@@ -5,6 +5,7 @@ import csv
 import pytest
 import torch
 
+from perception.training import module as training_module
 from perception.training.gradients import FUSED, GradientMonitor, gradient_figures, watched
 from tests.training.test_module import make_data, make_module, make_trainer
 
@@ -82,6 +83,16 @@ def test_a_run_logs_them_now_and_then_and_is_otherwise_the_same(dataroot, tmp_pa
         assert set(norms) == {0, 2}
         assert min(norms.values()) > 0
     assert not any(name.startswith("gradient_") for name in columns[0][0])
+
+
+def test_batches_that_make_up_a_step_are_measured_once(dataroot, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        training_module, "gradient_figures", lambda *maps: measured.append(gradient_figures(*maps)) or {}
+    )
+    module = make_module(gradients=GradientMonitor(every_n_steps=2))
+    make_trainer(tmp_path, max_steps=3, accumulate_grad_batches=2).fit(module, datamodule=make_data(dataroot))
+    assert len(measured) == 2  # at steps 0 and 2
 
 
 def test_it_must_be_asked_for_at_least_every_step():
