@@ -21,7 +21,7 @@ from perception.models.heads.occupancy_networks import (
     resample,
 )
 from perception.models.heads.occupancy_output import OccupancyOutput
-from perception.models.heads.occupancy_targets import UNKNOWN, Mask, occupancy_targets
+from perception.models.heads.occupancy_targets import BEYOND_MASK, UNKNOWN, Mask, occupancy_targets
 from perception.models.losses.occupancy import OccupancyLoss
 from perception.structures import Batch, BevMap, FusedFeatures, OccupancyTruth
 from tests.models.scenes import augmentation, make_batch, make_detector, make_lidar, two_boxes
@@ -111,7 +111,7 @@ def test_what_the_truth_does_not_reach_does_not_count() -> None:
     assert (moved[..., :3] == UNKNOWN).all() and (moved[..., 3:] < CLASSES).all()
 
 
-def test_masks_say_which_voxels_count() -> None:
+def test_masks_say_which_voxels_count_in_full() -> None:
     labels = random_labels()
     lidar, camera = (torch.zeros(GRID.shape, dtype=torch.bool) for _ in range(2))
     lidar[:, :8], camera[:, 6:10] = True, True
@@ -119,8 +119,8 @@ def test_masks_say_which_voxels_count() -> None:
     kept: dict[Mask, Tensor] = {"camera": camera, "lidar": lidar | camera, "none": torch.ones_like(lidar)}
     for mask, expected in kept.items():
         (found,) = occupancy_targets(batch, GRID, mask).labels
-        assert torch.equal(found != UNKNOWN, expected)
-        assert torch.equal(found[expected], labels[expected])
+        assert torch.equal(found < BEYOND_MASK, expected)
+        assert torch.equal(found % BEYOND_MASK, labels)
     with pytest.raises(ValueError, match="OccupancyHead: mask must be one of camera, lidar, none, got 'radar'"):
         OccupancyHead(network=network(ChannelToHeight), mask="radar")  # type: ignore[arg-type]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perception.geometry.grid import Grid
 from perception.models.heads.occupancy_output import OccupancyOutput
-from perception.models.heads.occupancy_targets import UNKNOWN, OccupancyTargets
+from perception.models.heads.occupancy_targets import BEYOND_MASK, UNKNOWN, OccupancyTargets
 from perception.models.losses.occupancy import (
     OccupancyLoss,
     geometric_affinity,
@@ -155,6 +155,41 @@ def test_voxels_that_do_not_count_change_nothing() -> None:
     assert (output.logits.grad[:, :, 0] == 0).all() and output.logits.grad[:, :, 1].abs().min() > 0
 
 
+@pytest.mark.parametrize("most", [None, 1000])
+def test_voxels_beyond_the_mask_count_a_share(most: int | None) -> None:
+    """As four times as many copies of what lies within the mask beside one of what lies beyond it."""
+    output, targets = made()
+    beyond = torch.zeros_like(targets.labels, dtype=torch.bool)
+    beyond[..., ::3] = True
+    marked = OccupancyTargets(labels=torch.where(beyond, targets.labels + BEYOND_MASK, targets.labels))
+    found = OccupancyLoss(max_free_voxels=most, beyond_mask=0.25)(output, marked)
+    shares = output.logits.detach().movedim(1, 0).flatten(1).softmax(0)  # (K, V)
+    labels, repeats = targets.labels.flatten().long(), torch.where(beyond.flatten(), 1, 4)
+    shares, labels = shares.repeat_interleave(repeats, 1), labels.repeat_interleave(repeats)
+    ones = torch.ones(len(labels))
+    losses = (lovasz_softmax, semantic_affinity, geometric_affinity)
+    expected = (torch.nn.functional.nll_loss(shares.log().T, labels), *(loss(shares, labels, ones) for loss in losses))
+    torch.testing.assert_close(tuple(found.values()), expected)
+    without = OccupancyLoss(max_free_voxels=most, beyond_mask=0)(output, marked)
+    unseen = OccupancyTargets(labels=torch.where(beyond, UNKNOWN, targets.labels))
+    for name, value in OccupancyLoss(max_free_voxels=most)(output, unseen).items():
+        assert torch.equal(without[name], value)
+
+
+def test_thinned_free_voxels_beyond_the_mask_count_their_share_on_average() -> None:
+    output, targets = made(free_share=0.9)
+    beyond = torch.zeros_like(targets.labels, dtype=torch.bool)
+    beyond[..., ::3] = True
+    marked = OccupancyTargets(labels=torch.where(beyond, targets.labels + BEYOND_MASK, targets.labels))
+    exact = OccupancyLoss(max_free_voxels=None)(output, marked)
+    torch.manual_seed(0)
+    thinned = OccupancyLoss(max_free_voxels=60)
+    drawn = [thinned(output, marked) for _ in range(200)]
+    for name, value in exact.items():
+        values = torch.stack([one[name].detach() for one in drawn])
+        torch.testing.assert_close(values.mean(), value.detach(), rtol=0.05, atol=0)
+
+
 def test_without_any_truth_losses_are_zero_with_zero_gradients() -> None:
     output, targets = made()
     losses = OccupancyLoss(lovasz=0)(output, OccupancyTargets(labels=torch.full_like(targets.labels, UNKNOWN)))
@@ -214,10 +249,9 @@ def test_as_many_free_voxels_as_are_allowed_all_count() -> None:
 
 
 def test_settings_out_of_range_are_errors() -> None:
-    with pytest.raises(ValueError, match="weights and class_counts must be at least 0"):
-        OccupancyLoss(lovasz=-1.0)
-    with pytest.raises(ValueError, match="weights and class_counts must be at least 0"):
-        OccupancyLoss(class_counts=(1.0, -1.0))
+    for wrong in ({"lovasz": -1.0}, {"class_counts": (1.0, -1.0)}, {"beyond_mask": -0.1}):
+        with pytest.raises(ValueError, match="weights, class_counts and beyond_mask must be at least 0"):
+            OccupancyLoss(**wrong)
     with pytest.raises(ValueError, match="max_free_voxels must be at least 1, got 0"):
         OccupancyLoss(max_free_voxels=0)
     with pytest.raises(ValueError, match="class_counts must have 4 entries, got 2"):

@@ -30,7 +30,7 @@ class OccupancyHead(Head):
         network: turns the map into logits of voxels.
         level: the grid level to read.
         loss: weights of the losses.
-        mask: which voxels count in training.
+        mask: which voxels count in full in training; the others count as `loss.beyond_mask` says.
 
     Raises:
         ValueError: the mask is unknown.

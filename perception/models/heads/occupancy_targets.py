@@ -11,10 +11,13 @@ from perception.models.heads.near_field_targets import map_positions
 from perception.structures import Batch, OccupancyTruth
 
 UNKNOWN = 255
-"""Label of a voxel that does not count."""
+"""Label of a voxel of which there is no truth."""
+
+BEYOND_MASK = 64
+"""Is added to the class of a voxel outside the mask."""
 
 Mask = Literal["camera", "lidar", "none"]
-"""Which voxels count: those in view of the cameras, those that the LiDAR or the cameras observed, or all."""
+"""Which voxels count in full: those in view of the cameras, those that the LiDAR or the cameras observed, or all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +25,7 @@ class OccupancyTargets:
     """Targets of one batch, in the augmented ego frame.
 
     Args:
-        labels: (B, Z, Y, X) uint8 class, `UNKNOWN` where a voxel does not count.
+        labels: (B, Z, Y, X) uint8 class, with `BEYOND_MASK` added outside the mask; `UNKNOWN` without truth.
     """
 
     labels: Tensor
@@ -49,7 +52,7 @@ def occupancy_targets(batch: Batch, grid: Grid, mask: Mask) -> OccupancyTargets:
     Args:
         batch: B samples; no voxel of one without truth counts.
         grid: voxels of the network in the augmented ego frame.
-        mask: which voxels count.
+        mask: which voxels count in full.
 
     Returns:
         The targets.
@@ -58,7 +61,7 @@ def occupancy_targets(batch: Batch, grid: Grid, mask: Mask) -> OccupancyTargets:
     rows = [
         unknown
         if truth is None
-        else moved_labels(_counted(truth, mask), truth.grid, torch.linalg.inv(pose), grid, UNKNOWN)
+        else moved_labels(_marked(truth, mask), truth.grid, torch.linalg.inv(pose), grid, UNKNOWN)
         for truth, pose in zip(batch.occupancy, batch.ego2aug, strict=True)
     ]
     return OccupancyTargets(labels=torch.stack(rows))  # B x (Z, Y, X) -> (B, Z, Y, X)
@@ -89,8 +92,8 @@ def moved_labels(labels: Tensor, grid: Grid, to_labels: Tensor, to_grid: Grid, o
     return torch.where(above[:, None, None] & beside, moved, outside)
 
 
-def _counted(truth: OccupancyTruth, mask: Mask) -> Tensor:
+def _marked(truth: OccupancyTruth, mask: Mask) -> Tensor:
     if mask == "none":
         return truth.labels
     counts = truth.mask_camera if mask == "camera" else truth.mask_lidar | truth.mask_camera
-    return torch.where(counts, truth.labels, UNKNOWN)
+    return torch.where(counts, truth.labels, truth.labels + BEYOND_MASK)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perception.models.heads.occupancy_output import OccupancyOutput
-from perception.models.heads.occupancy_targets import UNKNOWN, OccupancyTargets
+from perception.models.heads.occupancy_targets import BEYOND_MASK, UNKNOWN, OccupancyTargets
 
 _LEAST = 1e-6  # of what a logarithm is taken
 
@@ -27,13 +27,17 @@ class OccupancyLoss:
             logarithm of its number (plus e, so that none is no more than 1); None counts all alike.
         max_free_voxels: of more free voxels in a batch, about so many count, each for several; None counts all. They
             are drawn anew for each batch by torch's generator of the device, as dropout is: a seeded run repeats them.
+        beyond_mask: how much a voxel outside the head's mask counts, of one within it. Nobody has seen those; in the
+            truth they are free, and rays and scores without a mask take them so. A little keeps a network from filling
+            what lies behind a surface, and leaves what is seen as it is.
 
     Raises:
         ValueError: a weight is negative, a count is, or there is no free voxel to count.
 
     Source:
         Weights of classes and the affinities: Cao and de Charette 2022, "MonoScene", section 3.4. Berman et al. 2018,
-        "The Lovász-Softmax loss". That free voxels are thinned out is this project's own.
+        "The Lovász-Softmax loss". That free voxels are thinned out, and that unseen ones count a little, is this
+        project's own.
     """
 
     cross_entropy: float = 1.0
@@ -42,11 +46,12 @@ class OccupancyLoss:
     geometric_affinity: float = 1.0
     class_counts: tuple[float, ...] | None = None
     max_free_voxels: int | None = 32768
+    beyond_mask: float = 0.1
 
     def __post_init__(self) -> None:
-        weights = (self.cross_entropy, self.lovasz, self.semantic_affinity, self.geometric_affinity)
+        weights = (self.cross_entropy, self.lovasz, self.semantic_affinity, self.geometric_affinity, self.beyond_mask)
         if min(weights) < 0 or min(self.class_counts or (0.0,)) < 0:
-            raise ValueError(f"OccupancyLoss: weights and class_counts must be at least 0, got {self}")
+            raise ValueError(f"OccupancyLoss: weights, class_counts and beyond_mask must be at least 0, got {self}")
         if self.max_free_voxels is not None and self.max_free_voxels < 1:
             raise ValueError(f"OccupancyLoss: max_free_voxels must be at least 1, got {self.max_free_voxels}")
 
@@ -71,7 +76,7 @@ class OccupancyLoss:
             )
         names = ("cross_entropy", "lovasz", "semantic_affinity", "geometric_affinity")
         wanted = {name: getattr(self, name) for name in names if getattr(self, name) > 0}
-        places, labels, weights = _counted(targets.labels, num_classes - 1, self.max_free_voxels)
+        places, labels, weights = self._counted(targets.labels, num_classes - 1)
         if not len(places):
             return dict.fromkeys(wanted, output.logits.flatten()[:0].sum())
         logs = _at(output.logits, places).float().log_softmax(0)  # (K, V)
@@ -88,6 +93,23 @@ class OccupancyLoss:
         if self.class_counts is None:
             return like.new_ones(len(like))
         return 1 / (torch.tensor(self.class_counts, dtype=torch.float64) + torch.e).log().to(like)
+
+    def _counted(self, labels: Tensor, free: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The voxels that count: (V,) places among the targets, labels (V,) int64, and how many each stands for."""
+        flat = labels.flatten()  # (B, Z, Y, X) -> (B * Z * Y * X,)
+        counted = flat != UNKNOWN if self.beyond_mask else flat < BEYOND_MASK
+        is_free = counted & (flat % BEYOND_MASK == free)
+        most = self.max_free_voxels
+        num_free = 0 if most is None else int(is_free.sum())
+        if most is not None and num_free > most:
+            counted &= ~is_free | (torch.rand(len(flat), device=flat.device) < most / num_free)
+        places = counted.nonzero()[:, 0]
+        marked = flat[places].long()
+        chosen = marked % BEYOND_MASK
+        weights = torch.where(marked < BEYOND_MASK, 1.0, self.beyond_mask)
+        if most is not None and num_free > most:
+            weights[chosen == free] *= num_free / (chosen == free).sum()
+        return places, chosen, weights
 
 
 def weighted_cross_entropy(logs: Tensor, labels: Tensor, weights: Tensor, class_weights: Tensor) -> Tensor:
@@ -172,22 +194,6 @@ def _affinity(hits: Tensor, found: Tensor, truth: Tensor, total: Tensor) -> Tens
     wrong = torch.where(rest > 0, (found - hits) / rest.clamp(min=_LEAST), 0.0)
     ratios = torch.stack((hits / found.clamp(min=_LEAST), hits / truth.clamp(min=_LEAST), 1 - wrong))
     return -ratios.clamp(min=_LEAST).log().sum(0)
-
-
-def _counted(labels: Tensor, free: int, max_free: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The voxels that count: (V,) places among the targets, their labels (V,) int64, and how many each stands for."""
-    flat = labels.flatten()  # (B, Z, Y, X) -> (B * Z * Y * X,)
-    counted = flat != UNKNOWN
-    is_free = flat == free
-    num_free = int(is_free.sum()) if max_free is not None else 0
-    if max_free is not None and num_free > max_free:
-        counted &= ~is_free | (torch.rand(len(flat), device=flat.device) < max_free / num_free)
-    places = counted.nonzero()[:, 0]
-    chosen = flat[places].long()
-    weights = torch.ones(len(chosen), device=flat.device)
-    if max_free is not None and num_free > max_free:
-        weights[chosen == free] = num_free / (chosen == free).sum()
-    return places, chosen, weights
 
 
 def _at(logits: Tensor, places: Tensor) -> Tensor:
