@@ -223,7 +223,7 @@ def _yaws(rotations_wxyz: np.ndarray) -> np.ndarray:
 
 def _yaw_by_devkit(rotation_wxyz: np.ndarray) -> float:
     from nuscenes.eval.common.utils import quaternion_yaw
-    from pyquaternion import Quaternion
+    from nuscenes.utils.data_classes import Quaternion
 
     return float(quaternion_yaw(Quaternion(rotation_wxyz)))
 

@@ -17,6 +17,7 @@ from perception.models.views.lift_splat import LiftSplat
 from perception.models.views.projection import project_columns
 from perception.models.views.sampling import SamplingView
 from perception.structures import CameraImages, CameraViews, PointBatch
+from perception.structures.tensors import map_tensors
 from tests.models.near_scenes import NEAR, make_fisheyes
 from tests.models.scenes import GRID, IMAGE_SIZE_PX, augmentation, image_encoder, make_batch, make_cameras
 
@@ -216,6 +217,24 @@ def test_cross_attention_is_that_of_every_query_alone() -> None:
         torch.testing.assert_close(result[cell], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_cells_take_the_mean_over_the_cameras_that_see_them() -> None:
+    """Two cameras in one place with one picture say what one of them says."""
+    cameras = make_cameras([[True, True, False]])
+    twin = map_tensors(cameras, lambda tensor: tensor.clone())
+    for name in ("camera2ego", "intrinsics", "image2aug"):
+        getattr(twin, name)[:, 1] = getattr(twin, name)[:, 0]
+    level = torch.rand(1, 3, 1, 8, 16)
+    level[:, 1] = level[:, 0]
+    view, found = deformable(), []
+    for present in ([[True, False, False]], [[True, True, False]]):
+        views = CameraViews(
+            levels=(level,), strides=(8,), cameras=dataclasses.replace(twin, present=torch.tensor(present))
+        )
+        found.append(view(views, NOTHING[None], GRIDS).bev["main"].features)
+    assert found[0].any()
+    torch.testing.assert_close(*found)
+
+
 def make_view(kind: str) -> View:
     if kind == "lift-splat":
         return LiftSplat(in_channels=12, context_channels=8, out_channels=10, distance_range_m=(1.0, 13.0))
@@ -251,6 +270,9 @@ def test_views_can_be_exchanged(kind: str, group: str) -> None:
     branch.eval()
     planned, worked_out = branch(batch, GRIDS, branch.plan(batch, GRIDS).to("cpu")), branch(batch, GRIDS)
     assert torch.equal(planned.bev["main"].features, worked_out.bev["main"].features)
+    fewer = dataclasses.replace(cameras, present=cameras.present & torch.tensor([True, True, False]))
+    with pytest.raises(ValueError, match=r"plan must be of the cameras that are present, .*, it is of"):
+        branch(dataclasses.replace(batch, cameras={group: fewer}), GRIDS, branch.plan(batch, GRIDS))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import math
 
 import pytest
 import torch
@@ -189,6 +190,29 @@ def test_batches_mix_subsets_whose_samples_do_not_matter_to_each_other(per_sampl
             mine, other = together.heads[name], alone.heads[name]
             for field in ("heatmap", "regression") if name == "boxes" else ("logits", "coarse_logits"):
                 torch.testing.assert_close(getattr(mine, field)[rows], getattr(other, field), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fill", [0.0, math.nan, 1e30, math.inf])
+def test_what_lies_in_the_rows_of_absent_sensors_does_not_matter(fill: float) -> None:
+    """Points and echoes of samples without the sensor stay where they are, with anything in them."""
+    per_sample = [("camera", "lidar"), ("camera", "radar", "ultrasonic")]
+    batch, without = made_batch(), with_sensors(made_batch(), per_sample)
+
+    def garbled(name: str) -> PointBatch | EchoBatch:
+        whole, present = getattr(batch, name), getattr(without, name).present
+        absent = ~present[whole.batch_index]
+        assert absent.any()
+        if isinstance(whole, PointBatch):
+            points = torch.where(absent[:, None], fill, whole.points)
+            return dataclasses.replace(whole, points=points, present=present)
+        return dataclasses.replace(whole, level=torch.where(absent, fill, whole.level), present=present)
+
+    names = ("lidar", "radar", "radar4d", "ultrasonic")
+    detector = settled(make_detector(), batch)
+    expected = detector(without).heads
+    found = detector(dataclasses.replace(without, **{name: garbled(name) for name in names})).heads
+    assert torch.equal(found["boxes"].heatmap, expected["boxes"].heatmap)
+    assert torch.equal(found["near_field"].logits, expected["near_field"].logits)
 
 
 def test_a_sample_without_any_sensor_is_refused() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.geometry.boxes import transform_boxes
+from perception.geometry.grid import Grid
 from perception.models.branches import RadarBranch
 from perception.models.encoders.height_attention import HeightAttention
 from perception.models.encoders.radar import RadarEncoder
@@ -191,6 +192,18 @@ def test_height_attention_stays_within_its_column() -> None:
     torch.testing.assert_close(after[3], before[3])
     moved = attention(other, points, torch.tensor([1, 0, 0, 0]), GRID)  # another sample's column
     torch.testing.assert_close(moved[1], attention(features[1:], points[1:], sample[1:], GRID)[0])
+
+
+def test_height_attention_keeps_a_return_that_rounding_puts_beyond_the_last_column() -> None:
+    grid = Grid.square(54.0, 0.6)
+    beyond = torch.nextafter(torch.tensor(54.0), torch.tensor(0.0))
+    assert ((beyond + 54.0) / torch.tensor(0.6)).floor() == grid.num_x  # in float32
+    attention = HeightAttention(channels=8, num_layers=4).eval()
+    points = torch.tensor([[beyond, beyond, 0.0], [-53.9, -53.9, 0.0]])
+    features, sample = torch.rand(2, 8), torch.tensor([0, 1])
+    together = attention(features, points, sample, grid)
+    torch.testing.assert_close(together[1], attention(features[1:], points[1:], sample[1:], grid)[0])
+    torch.testing.assert_close(together[0], attention(features[:1], points[:1], sample[:1], grid)[0])
 
 
 def test_height_attention_tells_heights_apart_and_takes_what_lies_beyond() -> None:

@@ -194,6 +194,8 @@ def test_states_that_do_not_fit_are_refused() -> None:
     two = moments([pose(0, 0, 0)] * 2, 0.5)
     with pytest.raises(ValueError, match=r"state must be of 2 drives and levels .'main'., got 1 and .'main'."):
         part(fused_of(torch.randn(2, 2, 16, 16)), two, memory)
+    with pytest.raises(ValueError, match=r"state must be of the grids .*, got .*"):
+        part(fused_of(torch.randn(1, 2, 16, 16), Grid.square(4.0, 0.5)), moments([pose(0, 0, 0)], 0.5), memory)
     with pytest.raises(TypeError, match="state must be a BevMemory, got str"):
         part(fused_of(torch.randn(1, 2, 16, 16)), batch, "memory")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="channels must name a level and num_moments be above 0"):

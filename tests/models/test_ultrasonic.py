@@ -161,6 +161,13 @@ def test_belief_is_learnt() -> None:
     assert occupied[ghost] < 0.2
 
 
+def test_belief_knows_the_age_of_an_echo() -> None:
+    part = UltrasonicEncoder(channels=6).eval()
+    young, old = echo(), echo()
+    old = dataclasses.replace(old, age_s=old.age_s + 0.5)
+    assert not torch.equal(part._believe(young), part._believe(old))
+
+
 def test_the_coarse_level_takes_the_maximum_of_its_cells() -> None:
     echoes, move = make_echoes([range(NUM_ULTRASONIC)] * 2), torch.stack([NOTHING, augmentation()])
     maps = bare_encoder()(echoes, move, GRIDS)

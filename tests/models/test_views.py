@@ -154,7 +154,7 @@ def test_a_plan_serves_every_picture_of_its_calibration() -> None:
         assert torch.equal(planned.bev["main"].features, worked_out.bev["main"].features)
         assert torch.equal(planned.bev["main"].validity, worked_out.bev["main"].validity)
     fewer = dataclasses.replace(cameras, present=torch.tensor([[True, False], [True, False]]))
-    with pytest.raises(ValueError, match="bev_pool: depth must be"):
+    with pytest.raises(ValueError, match="LiftSplat: plan must be of the cameras that are present"):
         view(CameraViews(levels=(level,), strides=(STRIDE,), cameras=fewer), moves, {"main": GRID}, plan)
 
 

@@ -55,7 +55,8 @@ class HeightAttention(nn.Module):
             (P, C).
         """
         cell, origin = points.new_tensor(grid.cell_m), points.new_tensor(grid.origin_m)
-        x, y = ((points[:, :2] - origin[:2]) / cell[:2]).floor().long().unbind(1)
+        last = torch.tensor((grid.num_x - 1, grid.num_y - 1), device=points.device)  # rounding may go one beyond
+        x, y = torch.minimum(((points[:, :2] - origin[:2]) / cell[:2]).floor().long(), last).unbind(1)
         layer_m = (grid.z_range_m[1] - grid.z_range_m[0]) / self.num_layers
         layer = ((points[:, 2] - origin[2]) / layer_m).floor().clamp(0, self.num_layers - 1).long()
         columns, column = ((batch_index * grid.num_y + y) * grid.num_x + x).unique(return_inverse=True)

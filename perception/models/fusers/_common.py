@@ -192,11 +192,23 @@ class LevelwiseFuser(Fuser):
         bev: dict[str, BevMap] = {}
         aux: dict[str, Tensor] = {}
         for level in self.levels:
-            bev[level], named = self._fuse(level, features)
+            bev[level], named = self.fuse_level(level, features)
             aux |= {f"{name}/{level}": value for name, value in named.items()}
         return FusedFeatures(bev=bev, aux=aux)
 
-    def _fuse(self, level: str, features: Mapping[str, SensorFeatures]) -> tuple[BevMap, dict[str, Tensor]]:
+    def fuse_level(self, level: str, features: Mapping[str, SensorFeatures]) -> tuple[BevMap, dict[str, Tensor]]:
+        """Fuses one level.
+
+        Args:
+            level: its name.
+            features: sensor name -> features of B samples with a map of the level; a sensor may be missing altogether.
+
+        Returns:
+            The map, and the auxiliary outputs by name without the level's.
+
+        Raises:
+            ValueError: the maps lie on different grids, or there is none.
+        """
         sensors = tuple(self.in_channels[level])
         maps, present, grid = read_level(type(self).__name__, level, sensors, features)
         seen = present.any(1).nonzero()[:, 0]  # (S,) the samples that have a sensor of the level
@@ -218,10 +230,12 @@ class MapFinish(nn.Module):
     Args:
         width: channels of both.
         out_channels: channels of the level.
+        stride: cells of the level per side of a coarse one.
     """
 
-    def __init__(self, width: int, out_channels: int) -> None:
+    def __init__(self, width: int, out_channels: int, stride: int) -> None:
         super().__init__()
+        self.stride = stride
         self.mix = conv_block(width, out_channels)
 
     def forward(self, coarse: Tensor, detail: Tensor) -> Tensor:
@@ -234,9 +248,7 @@ class MapFinish(nn.Module):
         Returns:
             (S, C, Y, X).
         """
-        if coarse.shape[-2:] != detail.shape[-2:]:
-            coarse = functional.interpolate(coarse, detail.shape[-2:], mode="bilinear", align_corners=False)
-        return self.mix(detail + coarse)
+        return self.mix(detail + stretch(coarse, self.stride, (detail.shape[-2], detail.shape[-1])))
 
 
 class SensorEmbedding(nn.Module):
@@ -312,6 +324,23 @@ def shrink(maps: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return maps
     return functional.avg_pool2d(maps, stride, ceil_mode=True, count_include_pad=False)
+
+
+def stretch(maps: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+    """Interpolates between the centres of the blocks that `shrink` makes.
+
+    Args:
+        maps: (S, C, ceil(Y / stride), ceil(X / stride)).
+        stride: cells per block and side.
+        size: rows and columns (Y, X) of the result.
+
+    Returns:
+        (S, C, Y, X).
+    """
+    if stride == 1:
+        return maps
+    whole = functional.interpolate(maps, scale_factor=float(stride), mode="bilinear", align_corners=False)
+    return whole[..., : size[0], : size[1]]
 
 
 def masked_softmax(logits: Tensor, present: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ class BottleneckFuser(LevelwiseFuser):
         out_channels: level name -> channels, also those inside.
         num_tokens: bottleneck tokens of a window; 0 keeps the sensors apart until the end.
         num_layers: layers of the transformers.
-        from_layer: the first layer that has the tokens, counted from 0.
+        from_layer: the first layer that has the tokens, counted from 0. What one layer writes to them the next one
+            reads, so two layers must have them.
         window: cells of a window per side, after the stride.
         stride: cells of the level per side of a cell of the transformers; what is finer goes past them.
         num_heads: heads of the attention; must divide the channels.
@@ -42,7 +43,7 @@ class BottleneckFuser(LevelwiseFuser):
         out_channels: dict[str, int],
         num_tokens: int = 4,
         num_layers: int = 2,
-        from_layer: int = 1,
+        from_layer: int = 0,
         window: int = 8,
         stride: int = 2,
         num_heads: int = 4,
@@ -51,6 +52,11 @@ class BottleneckFuser(LevelwiseFuser):
             raise ValueError(
                 f"BottleneckFuser: num_tokens must be at least 0, num_layers, window, stride and num_heads at least 1, "
                 f"and from_layer a layer, got {num_tokens}, {num_layers}, {window}, {stride}, {num_heads}, {from_layer}"
+            )
+        if num_tokens and from_layer > num_layers - 2:
+            raise ValueError(
+                f"BottleneckFuser: from_layer must leave two layers with tokens, or no sensor hears of another, "
+                f"got {from_layer} of {num_layers} layers"
             )
         for level, channels in out_channels.items():
             if channels % num_heads:
@@ -94,7 +100,7 @@ class _BottleneckLevel(LevelFuser):
             nn.ModuleDict({sensor: _WindowLayer(width, num_heads, window) for sensor in in_channels})
             for _ in range(num_layers)
         )
-        self.finish = MapFinish(width, out_channels)
+        self.finish = MapFinish(width, out_channels, stride)
 
     def forward(self, inputs: LevelInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Fuses one level."""

@@ -8,12 +8,15 @@ from torch import Tensor, nn
 
 from perception.models.fusers._common import LevelFuser, LevelInputs, LevelwiseFuser, absence_vectors, embeddings
 
+_SHARPNESS = 20.0
+"""Of contexts at first: enough for what two sensors say of a scene to differ from no answer at all."""
+
 
 class CmxFuser(LevelwiseFuser):
     """Rectifies each sensor's map by the others', lets it read the others' context, and mixes the results.
 
-    Both steps are the published ones where a sample has two sensors; with more, each sensor takes the mean over the
-    others that are present, and alone it takes nothing.
+    Both steps are the published ones where a sample has two sensors, but for the context's scale, which is learnt here;
+    with more, each sensor takes the mean over the others that are present, and alone it takes nothing.
 
     Args:
         in_channels: level name -> sensor name -> channels.
@@ -133,18 +136,19 @@ class _Exchange(nn.Module):
         self.value = nn.Linear(width, width, bias=False)
         self.join = nn.Linear(2 * width, width)
         self.norm = nn.LayerNorm(width)
+        self.sharpness = nn.Parameter(torch.full((num_heads, 1, 1), _SHARPNESS).log())
 
     def forward(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Splits cells (S, Y X, W) into what stays and what asks (S, Y X, 2 W), and sums up their context (S, H, d, d).
 
-        The context says how the channels of keys and values go together over the scene: its mean over the cells, not
-        its sum, as the softmax must not harden when maps grow.
+        The context says how the channels of keys and values go together over the scene: their mean product over the
+        cells, not the sum, as the softmax must not harden when maps grow; how sharp it is, each head learns.
         """
         halves = self.split(cells)
         even = halves.chunk(2, dim=2)[1] * halves.shape[1] ** -0.5  # first, as the sum over cells overflows in float16
         together = (even.transpose(1, 2) @ even)[:, None]  # (S, 1, W, W)
         key, value = (layer.weight.unflatten(0, (self.num_heads, -1)) for layer in (self.key, self.value))  # (H, d, W)
-        return halves, (key @ together @ value.transpose(1, 2)).softmax(2)
+        return halves, (self.sharpness.exp() * (key @ together @ value.transpose(1, 2))).softmax(2)
 
     def answer(self, cells: Tensor, halves: Tensor, context: Tensor) -> Tensor:
         """Joins cells (S, Y X, W), what stays of them and what their questions hear of a context (S, H, d, d)."""

@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from perception.models.fusers._common import (
     LevelFuser,
@@ -15,6 +14,7 @@ from perception.models.fusers._common import (
     absence_vectors,
     embeddings,
     shrink,
+    stretch,
 )
 from perception.models.fusers._deformable import DeformableLayer, MemoryBuilder, query_centers
 
@@ -122,10 +122,7 @@ class _DeformableLevel(LevelFuser):
         """Fuses one level."""
         detail = inputs.convolved(self.mix.weight, self.absence)  # (S, out, Y, X)
         queries, share = self._ask(inputs)
-        answer, trust = (
-            functional.interpolate(part, inputs.size, mode="bilinear", align_corners=False)
-            for part in (self.answer(queries), share)
-        )
+        answer, trust = (stretch(part, self.query_stride, inputs.size) for part in (self.answer(queries), share))
         return self.finish(detail + answer.to(detail.dtype)), {"trust": trust}
 
     def _ask(self, inputs: LevelInputs) -> tuple[Tensor, Tensor]:

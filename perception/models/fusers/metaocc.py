@@ -106,7 +106,7 @@ class _MetaOccLevel(LevelFuser):
             )
             for _ in range(num_layers)
         )
-        self.finish = MapFinish(width, out_channels)
+        self.finish = MapFinish(width, out_channels, query_stride)
 
     def forward(self, inputs: LevelInputs) -> tuple[Tensor, dict[str, Tensor]]:
         """Fuses one level."""

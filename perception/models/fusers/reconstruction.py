@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from perception.models.fusers._common import (
     LevelInputs,
+    LevelwiseFuser,
     absence_vectors,
     embeddings,
     level_inputs,
     read_level,
     shrink,
+    stretch,
 )
-from perception.models.layers import conv_block
+from perception.models.layers import conv_block, scatter_samples
 from perception.models.parts import Fuser
 from perception.structures import BevMap, FusedFeatures, SensorFeatures
 
@@ -44,7 +45,7 @@ class ReconstructingFuser(Fuser):
     """
 
     def __init__(
-        self, *, fuser: Fuser, width: int = 32, depth: int = 2, stride: int = 2, hide_probability: float = 0.3
+        self, *, fuser: LevelwiseFuser, width: int = 32, depth: int = 2, stride: int = 2, hide_probability: float = 0.3
     ) -> None:
         super().__init__()
         if min(width, depth, stride) < 1 or not 0 <= hide_probability < 1:
@@ -79,28 +80,21 @@ class ReconstructingFuser(Fuser):
         }
         present = _presence(sensors, features)
         kept = self._hide(present) if self.training else present
-        bev: dict[str, dict[str, BevMap]] = {sensor: {} for sensor in sensors}
+        bev: dict[str, BevMap] = {}
         aux: dict[str, Tensor] = {}
         for level, predictor in self.predictors.items():
             parts = tuple(self.in_channels[level])
             columns = [sensors.index(sensor) for sensor in parts]
-            filled, named = self._fill(predictor, parts, maps[level], present[:, columns], kept[:, columns])
-            for sensor, part in zip(parts, filled, strict=True):
-                bev[sensor][level] = part
+            there = kept[:, columns]
+            filled, named = self._fill(predictor, parts, maps[level], present[:, columns], there)
+            seen = there.any(1)
+            given = {sensor: SensorFeatures(present=seen, bev={level: part}) for sensor, part in filled.items()}
+            bev[level], found = self.fuser.fuse_level(level, given)
+            if "trust" in found:
+                found["trust"] = _trust(found["trust"], there)
+            aux |= {f"{name}/{level}": value for name, value in found.items()}
             aux |= {f"{name}/{level}/{sensor}": value for (name, sensor), value in named.items()}
-        seen = kept.any(1)
-        fused = self.fuser({sensor: SensorFeatures(present=seen, bev=levels) for sensor, levels in bev.items()})
-        return FusedFeatures(bev=fused.bev, aux={**self._trust(fused, sensors, kept), **aux})
-
-    def _trust(self, fused: FusedFeatures, sensors: tuple[str, ...], kept: Tensor) -> dict[str, Tensor]:
-        """The fuser's auxiliary outputs; what was predicted has no trust, that of the others adds up to one."""
-        found = dict(fused.aux)
-        for level, parts in self.in_channels.items():
-            if f"trust/{level}" in found:
-                there = kept[:, [sensors.index(sensor) for sensor in parts]][:, :, None, None]  # (B, N, 1, 1)
-                trust = found[f"trust/{level}"] * there
-                found[f"trust/{level}"] = trust / trust.sum(1, keepdim=True).clamp(min=1e-6)
-        return found
+        return FusedFeatures(bev=bev, aux=aux)
 
     def _hide(self, present: Tensor) -> Tensor:
         """Hides present sensors (B, sensors) at random; of each sample one stays."""
@@ -109,27 +103,38 @@ class ReconstructingFuser(Fuser):
 
     def _fill(
         self, predictor: nn.Module, sensors: tuple[str, ...], maps: Mapping[int, BevMap], present: Tensor, kept: Tensor
-    ) -> tuple[list[BevMap], dict[tuple[str, str], Tensor]]:
-        """Maps of all N sensors of a level, and what was predicted for hidden ones; presence (B, N)."""
-        if bool(kept.all()):
-            return [maps[number] for number in range(len(sensors))], {}
-        everyone = torch.arange(len(kept), device=kept.device)
-        predicted = predictor(level_inputs(sensors, maps, kept, everyone))
+    ) -> tuple[dict[str, BevMap], dict[tuple[str, str], Tensor]]:
+        """Maps of a level's sensors, and what was predicted for hidden ones; presence (B, N).
+
+        Nothing is predicted for a sample that has none of them.
+        """
+        seen = kept.any(1)
+        places = seen.nonzero()[:, 0]  # (S,)
+        if bool(kept[places].all()):
+            return {sensors[number]: part for number, part in maps.items()}, {}
+        predicted = predictor(level_inputs(sensors, maps, kept, places))
         grid = next(iter(maps.values())).grid
-        filled, named = [], {}
+        filled, named = {}, {}
         for number, sensor in enumerate(sensors):
-            guess, there = predicted[sensor], kept[:, number, None, None, None]
+            guess = scatter_samples(predicted[sensor], places, len(kept))  # (S, C, Y, X) -> (B, C, Y, X)
+            there = kept[:, number, None, None, None]
             if number in maps:
                 known = maps[number]
                 features = torch.where(there, known.features, guess)
-                filled.append(BevMap(features=features, validity=known.validity & there, grid=grid))
+                filled[sensor] = BevMap(features=features, validity=known.validity & there, grid=grid)
             else:
-                filled.append(BevMap(features=guess, validity=torch.zeros_like(guess[:, :1]).bool(), grid=grid))
-            hidden = present[:, number] & ~kept[:, number]  # (B,)
+                filled[sensor] = BevMap(features=guess, validity=torch.zeros_like(guess[:, :1]).bool(), grid=grid)
+            hidden = present[:, number] & ~kept[:, number] & seen  # (B,)
             if bool(hidden.any()):
                 named["reconstruction", sensor] = guess[hidden]
                 named["reconstruction_target", sensor] = maps[number].features[hidden].detach()
         return filled, named
+
+
+def _trust(trust: Tensor, kept: Tensor) -> Tensor:
+    """Takes the trust (B, N, Y, X) of what was predicted away; that of the others (B, N) adds up to one."""
+    left = trust * kept[:, :, None, None]
+    return left / left.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def _presence(sensors: Sequence[str], features: Mapping[str, SensorFeatures]) -> Tensor:
@@ -151,12 +156,9 @@ class _Predictor(nn.Module):
         self.guess = nn.ModuleDict({sensor: nn.Conv2d(width, count, 1) for sensor, count in in_channels.items()})
 
     def forward(self, inputs: LevelInputs) -> dict[str, Tensor]:
-        """Sensor name -> (S, C, Y, X); samples of `inputs` may lack all sensors."""
+        """Sensor name -> (S, C, Y, X)."""
         maps = torch.stack(inputs.apply(self.embed).filled(self.absence)).sum(0)  # N x (S, W, Y, X) -> (S, W, Y, X)
         maps = shrink(maps, self.stride)
         for block in self.blocks:
             maps = maps + block(maps)
-        return {
-            sensor: functional.interpolate(guess(maps), inputs.size, mode="bilinear", align_corners=False)
-            for sensor, guess in self.guess.items()
-        }
+        return {sensor: stretch(guess(maps), self.stride, inputs.size) for sensor, guess in self.guess.items()}

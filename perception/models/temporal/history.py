@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from perception.geometry.grid import Grid
 from perception.models.layers import conv_block
 from perception.models.parts import Temporal
 from perception.models.temporal.warp import warp_maps
@@ -24,6 +25,7 @@ class BevMemory(PartState):
         kept: (B, T) bool; the content means nothing where it is false.
         features: level name -> (B, T, C, Y, X), without gradient.
         validity: level name -> (B, T, 1, Y, X) bool.
+        grids: level name -> where the maps lie.
     """
 
     scenes: tuple[str, ...]
@@ -32,6 +34,7 @@ class BevMemory(PartState):
     kept: Tensor
     features: Mapping[str, Tensor]
     validity: Mapping[str, Tensor]
+    grids: Mapping[str, Grid]
 
     def reset(self, samples: Tensor) -> "BevMemory":
         """Forgets some of the drives.
@@ -92,7 +95,7 @@ class BevHistory(Temporal):
 
         Raises:
             TypeError: the state is another part's.
-            ValueError: the state is of another number of drives or other levels.
+            ValueError: the state is of another number of drives, other levels or other grids.
         """
         memory = _continued(_checked(state, fused, len(batch), self.in_channels), batch, self.max_age_s)
         aug2global = batch.ego2global @ torch.linalg.inv(batch.ego2aug)  # (B, 4, 4)
@@ -122,6 +125,7 @@ class BevHistory(Temporal):
             kept=_prepend(everything, memory.kept[:, :older]),
             features={name: _prepend(bev.features, memory.features[name][:, :older]) for name, bev in newest.items()},
             validity={name: _prepend(bev.validity, memory.validity[name][:, :older]) for name, bev in newest.items()},
+            grids=memory.grids,
         )
 
 
@@ -192,8 +196,9 @@ def _continued(memory: BevMemory, batch: Batch, max_age_s: float) -> BevMemory:
 
 def _checked(state: PartState | None, fused: FusedFeatures, batch_size: int, levels: Mapping[str, int]) -> BevMemory:
     """The state as a memory; one of no moments where there is none."""
+    maps = {name: fused.bev[name] for name in levels}
+    grids = {name: bev.grid for name, bev in maps.items()}
     if state is None:
-        maps = {name: fused.bev[name] for name in levels}
         kept = next(iter(maps.values())).validity.new_zeros(batch_size, 0)
         return BevMemory(
             scenes=("",) * batch_size,
@@ -202,6 +207,7 @@ def _checked(state: PartState | None, fused: FusedFeatures, batch_size: int, lev
             kept=kept,
             features={name: bev.features.detach()[:, None][:, :0] for name, bev in maps.items()},
             validity={name: bev.validity[:, None][:, :0] for name, bev in maps.items()},
+            grids=grids,
         )
     if not isinstance(state, BevMemory):
         raise TypeError(f"BevHistory: state must be a BevMemory, got {type(state).__name__}")
@@ -210,4 +216,6 @@ def _checked(state: PartState | None, fused: FusedFeatures, batch_size: int, lev
             f"BevHistory: state must be of {batch_size} drives and levels {sorted(levels)}, "
             f"got {len(state.scenes)} and {sorted(state.features)}"
         )
+    if state.grids != grids:
+        raise ValueError(f"BevHistory: state must be of the grids {grids}, got {state.grids}")
     return state

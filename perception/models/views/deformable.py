@@ -11,7 +11,7 @@ from perception.geometry.grid import Grid
 from perception.models.grids import grid_reach_m
 from perception.models.layers import conv_block, scatter_samples
 from perception.models.parts import View
-from perception.models.views.projection import project_columns, read_levels
+from perception.models.views.projection import check_plan, project_columns, read_levels
 from perception.ops.ms_deform_attn import ms_deform_attn
 from perception.ops.scatter_reduce import scatter_reduce
 from perception.structures import BevMap, CameraImages, CameraViews, SensorFeatures
@@ -25,6 +25,7 @@ class DeformablePlan:
     """Which cells each present camera sees, and where; depends on calibration, `ego2aug` and grid alone.
 
     Args:
+        present: (B, N) bool, the cameras that it is of.
         samples: (S,) int64, the samples with a camera.
         cells: (K, Q) int64, the cells (s * Y + y) * X + x that each of the K present cameras sees; -1 fills up.
         references: (K, Q, Z, 2) float32, where it sees the points of their columns, 0 to 1 across the picture.
@@ -32,6 +33,7 @@ class DeformablePlan:
         validity: (S, 1, Y, X) bool, cells of the level that any camera sees.
     """
 
+    present: Tensor
     samples: Tensor
     cells: Tensor
     references: Tensor
@@ -140,6 +142,7 @@ class DeformableView(View):
         references = pixels.new_zeros(*shape, *pixels.shape[2:])
         validity = columns.seen.any(1, keepdim=True)
         return DeformablePlan(
+            present=cameras.present,
             samples=samples,
             cells=cells,
             references=references.index_put((row, slot), (pixels[row, cell] + 0.5) / size),
@@ -160,10 +163,14 @@ class DeformableView(View):
 
         Returns:
             The map of one level, valid where a camera sees the column of the cell.
+
+        Raises:
+            ValueError: the plan is of other present cameras.
         """
         cameras, grid = views.cameras, grids[self.level]
         if plan is None:
             plan = self.plan(cameras, cameras.image_size_px, ego2aug, grids)
+        check_plan("DeformableView", plan.present, cameras.present)
         levels = read_levels(views, self.view_level, self.values)  # (K, C, h, w) per level
         shapes = [(level.shape[2], level.shape[3]) for level in levels]
         values = torch.cat([level.flatten(2) for level in levels], dim=2)  # (K, C, all pixels)

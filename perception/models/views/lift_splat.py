@@ -11,6 +11,7 @@ from perception.models.grids import refine_grid
 from perception.models.layers import conv_block, scatter_samples
 from perception.models.parts import View
 from perception.models.views.frustum import frustum_cells
+from perception.models.views.projection import check_plan
 from perception.ops.bev_pool import BevPoolPlan, bev_pool, bev_pool_plan
 from perception.structures import BevMap, CameraImages, CameraViews, SensorFeatures
 from perception.structures.tensors import map_tensors
@@ -21,11 +22,13 @@ class LiftSplatPlan:
     """Where the frustums of a batch fall; depends on calibration, `ego2aug`, grid and feature size alone.
 
     Args:
+        present: (B, N) bool, the cameras that it is of.
         pool: of the S samples with a camera, one map of S * Y rows, so that they may have different numbers of cameras.
         samples: (S,) int64, which samples these are.
         validity: (S, 1, Y, X) bool, cells of the level that a viewing ray passes.
     """
 
+    present: Tensor
     pool: BevPoolPlan
     samples: Tensor
     validity: Tensor
@@ -122,7 +125,7 @@ class LiftSplat(View):
         pool = bev_pool_plan(cells[None], (len(samples) * grid.num_y, grid.num_x))
         passed = (pool.offsets.diff() > 0).view(len(samples), 1, grid.num_y, grid.num_x)
         validity = nn.functional.max_pool2d(passed.float(), self.splat_stride) > 0
-        return LiftSplatPlan(pool=pool, samples=samples, validity=validity)
+        return LiftSplatPlan(present=cameras.present, pool=pool, samples=samples, validity=validity)
 
     def forward(
         self, views: CameraViews, ego2aug: Tensor, grids: Mapping[str, Grid], plan: LiftSplatPlan | None = None
@@ -140,12 +143,13 @@ class LiftSplat(View):
             present cameras and "depth_edges_m" (D + 1,), the bins' ends.
 
         Raises:
-            ValueError: the plan is of another number of cameras or another feature size.
+            ValueError: the plan is of other present cameras or another feature size.
         """
         cameras = views.cameras
         features = views.levels[self.view_level][cameras.present]  # (B, N, C, h, w) -> (K, C, h, w)
         if plan is None:
             plan = self.plan(cameras, (features.shape[-2], features.shape[-1]), ego2aug, grids)
+        check_plan("LiftSplat", plan.present, cameras.present)
         lifted = self.lift(features)  # (K, C, h, w) -> (K, D + context, h, w)
         depth_logits, context = lifted[:, : self.num_bins], lifted[:, self.num_bins :]
         pooled = bev_pool(depth_logits.softmax(dim=1)[None], context[None], plan.pool)  # (1, C, S * Y, X)

@@ -70,3 +70,20 @@ def read_levels(views: CameraViews, view_level: int, layers: nn.ModuleList) -> l
     present = views.cameras.present
     levels = views.levels[view_level : view_level + len(layers)]
     return [layer(level[present]) for layer, level in zip(layers, levels, strict=True)]
+
+
+def check_plan(view: str, planned: Tensor, present: Tensor) -> None:
+    """Refuses a plan of other cameras, whose places would be read in the wrong pictures.
+
+    Args:
+        view: name of the view, for the message.
+        planned: (B, N) bool, the cameras that the plan is of.
+        present: (B, N) bool, the cameras that are there.
+
+    Raises:
+        ValueError: they are not the same.
+    """
+    if planned.shape != present.shape or not torch.equal(planned, present):
+        raise ValueError(
+            f"{view}: plan must be of the cameras that are present, {present.tolist()}, it is of {planned.tolist()}"
+        )

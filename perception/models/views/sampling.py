@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from perception.geometry.grid import Grid
 from perception.models.layers import conv_block, scatter_samples
 from perception.models.parts import View
-from perception.models.views.projection import project_columns, read_levels
+from perception.models.views.projection import check_plan, project_columns, read_levels
 from perception.ops.view_sample import ViewSamplePlan, view_sample
 from perception.structures import BevMap, CameraImages, CameraViews, SensorFeatures
 
@@ -19,10 +19,12 @@ class SamplingPlan:
     """Where the columns of cells lie in the pictures; depends on calibration, `ego2aug` and grids alone.
 
     Args:
+        present: (B, N) bool, the cameras that it is of.
         samples: (S,) int64, the samples with a camera.
         levels: level name -> plan of its points (Z, Y, X) in the cameras of these samples.
     """
 
+    present: Tensor
     samples: Tensor
     levels: Mapping[str, ViewSamplePlan]
 
@@ -36,7 +38,7 @@ class SamplingPlan:
             The same plan there.
         """
         levels = {name: level.to(device) for name, level in self.levels.items()}
-        return SamplingPlan(samples=self.samples.to(device), levels=levels)
+        return SamplingPlan(present=self.present.to(device), samples=self.samples.to(device), levels=levels)
 
 
 class SamplingView(View):
@@ -104,7 +106,7 @@ class SamplingView(View):
         samples, levels = cameras.present.any(1).nonzero()[:, 0], {}
         for level in self.out_channels:
             _, levels[level] = project_columns(cameras, ego2aug, grids[level], self.heights_m)
-        return SamplingPlan(samples=samples, levels=levels)
+        return SamplingPlan(present=cameras.present, samples=samples, levels=levels)
 
     def forward(
         self, views: CameraViews, ego2aug: Tensor, grids: Mapping[str, Grid], plan: SamplingPlan | None = None
@@ -119,10 +121,14 @@ class SamplingView(View):
 
         Returns:
             A map per level, valid where a camera sees the column of the cell.
+
+        Raises:
+            ValueError: the plan is of other present cameras.
         """
         cameras = views.cameras
         if plan is None:
             plan = self.plan(cameras, cameras.image_size_px, ego2aug, grids)
+        check_plan("SamplingView", plan.present, cameras.present)
         present = cameras.present[plan.samples]  # (S, N)
         reduced = read_levels(views, self.view_level, self.reduce)  # (K, C, h, w) per level
         spread = [level.new_zeros(*present.shape, *level.shape[1:]).index_put((present,), level) for level in reduced]

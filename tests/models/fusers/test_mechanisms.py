@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perception.models.fusers._common import LevelInputs, MapFinish, masked_softmax, shrink
+from perception.models.fusers._common import LevelInputs, MapFinish, masked_softmax, shrink, stretch
 from perception.models.fusers.bottleneck import BottleneckFuser, join_windows, split_windows
 from perception.models.fusers.cmx import CmxFuser
 from perception.models.fusers.gmu import GmuFuser
@@ -89,8 +89,20 @@ def test_a_convolution_over_parts_is_that_over_all_side_by_side(present: tuple[t
         torch.testing.assert_close(one, torch.zeros_like(one) if other is None else other, msg=name)
 
 
+@pytest.mark.parametrize(("stride", "size"), [(2, (7, 11)), (4, (13, 6)), (4, (8, 12)), (1, (3, 5))])
+def test_what_was_shrunk_comes_back_to_its_place(stride: int, size: tuple[int, int]) -> None:
+    """A plane, which bilinear reading keeps between the centres of whole blocks, on levels of any size."""
+    rows, columns = torch.meshgrid(*(torch.arange(float(count)) for count in size), indexing="ij")
+    plane = (2 * rows - 3 * columns)[None, None]
+    back = stretch(shrink(plane, stride), stride, size)
+    assert back.shape == plane.shape
+    first, last = stride // 2, [count // stride * stride - stride // 2 for count in size]
+    inner = (..., slice(first, last[0]), slice(first, last[1]))
+    torch.testing.assert_close(back[inner], plane[inner])
+
+
 def test_details_pass_a_coarse_answer_unchanged() -> None:
-    finish = MapFinish(2, 2).eval()
+    finish = MapFinish(2, 2, 2).eval()
     with torch.no_grad():
         nn.init.dirac_(finish.mix[0].weight)
     detail = torch.rand(1, 2, 8, 8)
@@ -166,6 +178,22 @@ def test_cmx_sensors_hear_the_others_and_alone_nothing() -> None:
     assert torch.equal(before[1], after[1])
 
 
+def test_cmx_sensors_are_rectified_by_the_others_alone() -> None:
+    torch.manual_seed(0)
+    level = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).eval().levels["main"]
+    made, read = [], {}
+    level.rectify.register_forward_hook(lambda _, given, offers: made.append((given[0], offers)))
+    for name, exchange in level.exchange.items():
+        exchange.register_forward_pre_hook(lambda _, given, name=name: read.setdefault(name, given[0]))
+    index = torch.arange(2)
+    rows = dict(zip(("camera", "radar"), random_pair(), strict=True))
+    present, size = torch.ones(2, 2, dtype=torch.bool), tuple(rows["camera"].shape[-2:])
+    level(LevelInputs(sensors=tuple(rows), present=present, size=size, rows=rows, index=dict.fromkeys(rows, index)))
+    ((cells, offers),) = made
+    torch.testing.assert_close(read["camera"], cells[0] + offers[1])
+    torch.testing.assert_close(read["radar"], cells[1] + offers[0])
+
+
 def test_cmx_offers_are_gated_and_of_present_sensors_alone() -> None:
     fuser = CmxFuser(in_channels=PAIR, out_channels={"main": 8}, num_heads=2).eval()
     cells = [torch.rand(2, 16, 8), torch.rand(2, 16, 8)]
@@ -190,7 +218,7 @@ def test_cmx_attention_is_the_published_one_in_another_order() -> None:
     for head in range(2):
         rows = slice(4 * head, 4 * head + 4)
         key, value = exchange.key(ask)[:, :, rows], exchange.value(ask)[:, :, rows]
-        expected = (key.transpose(1, 2) @ value / 30).softmax(1)
+        expected = (exchange.sharpness[head].exp() * (key.transpose(1, 2) @ value / 30)).softmax(1)
         torch.testing.assert_close(context[:, head], expected)
         heard.append(own_ask[:, :, rows] @ expected)
     joined = exchange.norm(cells + exchange.join(torch.cat((stay, *heard), dim=2)))
@@ -236,6 +264,33 @@ def test_only_through_the_bottleneck_do_sensors_hear_of_one_another(num_tokens: 
     assert rows["camera"].grad.abs().sum() > 0
     heard = rows["radar"].grad
     assert (heard is not None and bool(heard.any())) == (num_tokens > 0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_layers": 3, "from_layer": 1}, {"num_tokens": 0}])
+def test_every_sensor_hears_every_other_through_tokens_that_late_layers_have(settings: dict[str, int]) -> None:
+    torch.manual_seed(0)
+    channels = dict.fromkeys(("camera", "lidar", "radar"), 4)
+    fuser = BottleneckFuser(in_channels={"main": channels}, out_channels={"main": 4}, num_heads=2, **settings)
+    level, index, tokens = fuser.levels["main"], torch.zeros(1, dtype=torch.long), []
+    for layers in level.layers:
+        layers["lidar"].register_forward_pre_hook(lambda _, given: tokens.append(given[1].shape[2]))
+    rows = {name: torch.randn(1, 4, 8, 8, requires_grad=True) for name in channels}
+    inputs = LevelInputs(
+        sensors=tuple(channels),
+        present=torch.ones(1, 3, dtype=torch.bool),
+        size=(8, 8),
+        rows=rows,
+        index=dict.fromkeys(channels, index),
+    )
+    streams = level.streams(inputs)
+    for name in channels:
+        heard = torch.autograd.grad(
+            streams.rows[name].square().sum(), list(rows.values()), retain_graph=True, allow_unused=True
+        )
+        for other, gradient in zip(rows, heard, strict=True):
+            assert (gradient is not None and bool(gradient.any())) == (other == name or "num_tokens" not in settings)
+    count, first = settings.get("num_tokens", 4), settings.get("from_layer", 0)
+    assert tokens == [0 if number < first else count for number in range(len(level.layers))]
 
 
 def test_filled_up_windows_hide_what_does_not_exist() -> None:

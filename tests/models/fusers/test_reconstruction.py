@@ -37,16 +37,32 @@ def test_with_every_sensor_it_changes_nothing() -> None:
 def test_absent_rows_are_predicted_and_stay_invalid() -> None:
     fuser = wrapped().eval()
     features = make_features(present_of(SENSORS, ("lidar",)))
-    given: list[dict[str, SensorFeatures]] = []
-    fuser.fuser.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    given: dict[str, dict[str, SensorFeatures]] = {}
+    fuse_level = fuser.fuser.fuse_level
+    fuser.fuser.fuse_level = lambda level, parts: given.setdefault(level, parts) and fuse_level(level, parts)
     fused = fuser(features)
-    (filled,) = given
+    filled = given["main"]
     assert all(part.present.all() for part in filled.values())
     assert torch.equal(filled["radar"].bev["main"].features[0], features["radar"].bev["main"].features[0])
     assert not torch.equal(filled["radar"].bev["main"].features[1], features["radar"].bev["main"].features[1])
     assert not filled["radar"].bev["main"].validity[1].any()
     assert torch.equal(fused.bev["main"].validity, features["lidar"].bev["main"].validity)
     assert not fused.aux  # what is absent has no target
+    assert all(part.present.tolist() == [True, False] for part in given["near"].values())  # LiDAR says nothing there
+
+
+def test_a_hidden_map_is_predicted_from_the_others_alone() -> None:
+    features = make_features(present_of(SENSORS, ("lidar", "radar")))
+    guesses = []
+    for change in (0.0, 5.0):
+        fuser = wrapped(hide_probability=0.5).train()
+        hidden = torch.tensor([[False, False, True, False], [False, False, True, False]])
+        fuser._hide = lambda present, hidden=hidden: present & ~hidden
+        radar = features["radar"].bev["main"]
+        moved = BevMap(features=radar.features + change, validity=radar.validity, grid=radar.grid)
+        changed = SensorFeatures(present=features["radar"].present, bev={"main": moved})
+        guesses.append(fuser({**features, "radar": changed}).aux["reconstruction/main/radar"])
+    assert torch.equal(*guesses)
 
 
 def test_what_is_predicted_has_no_trust() -> None:
