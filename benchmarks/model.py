@@ -143,13 +143,10 @@ def with_fuser(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         name: of a config in `configs/fusers`.
 
     Returns:
-        The detector's subtree with that fuser and the losses that fusers may want.
+        The detector's subtree with that fuser.
     """
     detector: Mapping[str, Any] = config["model"]["init_args"]["detector"]
-    arguments = detector["init_args"]
-    losses = {**arguments.get("auxiliary_losses", {}), **load_config(_FUSERS / "parts" / "losses.yaml")}
-    fuser = load_config(_FUSERS / f"{name}.yaml")
-    return {**detector, "init_args": {**arguments, "fuser": fuser, "auxiliary_losses": losses}}
+    return {**detector, "init_args": {**detector["init_args"], "fuser": load_config(_FUSERS / f"{name}.yaml")}}
 
 
 def _batches(config: Mapping[str, Any], options: argparse.Namespace, folder: Path) -> Callable[[int], Batch]:

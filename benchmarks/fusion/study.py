@@ -75,15 +75,8 @@ class Study:
         """
         arguments = self.tree["model"]["init_args"]["detector"]
         if fuser is not None:
-            losses = load_config(CONFIGS / "fusers" / "parts" / "losses.yaml")
-            arguments = {
-                **arguments,
-                "init_args": {
-                    **arguments["init_args"],
-                    "fuser": load_config(CONFIGS / "fusers" / f"{fuser}.yaml"),
-                    "auxiliary_losses": {**arguments["init_args"].get("auxiliary_losses", {}), **losses},
-                },
-            }
+            chosen = load_config(CONFIGS / "fusers" / f"{fuser}.yaml")
+            arguments = {**arguments, "init_args": {**arguments["init_args"], "fuser": chosen}}
         detector = build_detector(arguments)
         parts = ("branches", "neck", *(f"heads.{name}" for name in detector.heads))  # weights may know more tasks
         for part in (*parts, "fuser") if warm else parts:

@@ -45,7 +45,7 @@ class Detector(nn.Module):
         fuser: puts the branches' maps together.
         neck: works on the fused maps.
         heads: head name -> head.
-        auxiliary_losses: loss name -> loss on the parts' auxiliary outputs.
+        auxiliary_losses: loss name -> loss on the parts' auxiliary outputs, beside those that the fuser has.
         temporal: adds what earlier moments showed to the fused maps; None looks at each moment alone.
         test_flips: mirrored frames, some of "x", "y" and "xy", that are looked at too in evaluation mode; the heads
             average what they see. Each costs as much as the detector.
@@ -75,7 +75,7 @@ class Detector(nn.Module):
         self.temporal = temporal
         self.neck = neck
         self.heads = nn.ModuleDict(heads)
-        self.auxiliary_losses = nn.ModuleDict(auxiliary_losses or {})
+        self.auxiliary_losses = nn.ModuleDict({**fuser.auxiliary_losses(), **(auxiliary_losses or {})})
         self.test_flips = tuple(test_flips)
         check_flips(self.test_flips, self.grids)
         _check_parts(self.grids, branches, fuser, neck, heads)

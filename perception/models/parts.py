@@ -146,6 +146,14 @@ class Fuser(nn.Module, ABC):
             One map per level.
         """
 
+    def auxiliary_losses(self) -> Mapping[str, "AuxiliaryLoss"]:
+        """Gives the losses that train what it says beside its maps.
+
+        Returns:
+            Loss name -> loss on the detector's auxiliary outputs; none unless a fuser has some.
+        """
+        return {}
+
 
 class Temporal(nn.Module, ABC):
     """Adds what earlier moments of a drive showed to the fused maps; what it remembers is passed in and out.

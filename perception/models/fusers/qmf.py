@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from perception.models.fusers._common import LevelFuser, LevelInputs, LevelwiseFuser, masked_softmax
 from perception.models.layers import conv_block
+from perception.models.parts import AuxiliaryLoss
 from perception.structures import FusedFeatures, SensorFeatures
 
 
 class QmfFuser(LevelwiseFuser):
     """Adds the sensors' maps up with weights from the energy of a small classifier that each sensor has of its own.
 
-    No sensor's weight depends on what another one sees but through their sum. The classifiers and the ranking of their
-    confidence are trained by `perception.models.losses.quality.QualityLoss`. Auxiliary outputs, N sensors in the order
+    No sensor's weight depends on what another one sees but through their sum. Auxiliary outputs, N sensors in the order
     of `in_channels`:
     `trust/<level>` (B, N, Y, X): the weights, adding up to one over the sensors that a sample has;
     `evidence/<level>` (B, N, 1 + K, Y, X): logits of "nothing" and of the K classes, zeros where absent;
@@ -27,6 +27,8 @@ class QmfFuser(LevelwiseFuser):
         num_classes: the detector's classes K.
         hidden_channels: of the classifiers.
         temperature: of the energy.
+        losses: loss name -> what trains the classifiers and the ranking of their confidence, one
+            `perception.models.losses.quality.QualityLoss` for each level; without it trust means nothing.
 
     Raises:
         ValueError: the two do not name the same levels, a level has no sensor, or a number is not positive.
@@ -45,6 +47,7 @@ class QmfFuser(LevelwiseFuser):
         num_classes: int,
         hidden_channels: int = 32,
         temperature: float = 1.0,
+        losses: dict[str, AuxiliaryLoss] | None = None,
     ) -> None:
         if min(num_classes, hidden_channels) < 1 or temperature <= 0:
             raise ValueError(
@@ -53,6 +56,15 @@ class QmfFuser(LevelwiseFuser):
             )
         build = partial(_QmfLevel, num_classes=num_classes, hidden_channels=hidden_channels, temperature=temperature)
         super().__init__(in_channels, out_channels, build)
+        self.losses = nn.ModuleDict(losses or {})
+
+    def auxiliary_losses(self) -> Mapping[str, AuxiliaryLoss]:
+        """Gives the losses that train what it says beside its maps.
+
+        Returns:
+            Loss name -> loss on the detector's auxiliary outputs.
+        """
+        return dict(self.losses.items())  # type: ignore[arg-type]
 
     def forward(self, features: Mapping[str, SensorFeatures]) -> FusedFeatures:
         """Fuses the features.

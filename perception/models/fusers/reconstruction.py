@@ -16,7 +16,7 @@ from perception.models.fusers._common import (
     stretch,
 )
 from perception.models.layers import conv_block, scatter_samples
-from perception.models.parts import Fuser
+from perception.models.parts import AuxiliaryLoss, Fuser
 from perception.structures import BevMap, FusedFeatures, SensorFeatures
 
 
@@ -25,9 +25,9 @@ class ReconstructingFuser(Fuser):
 
     In training, sensors that are there are hidden at random, at least one stays, and the auxiliary outputs
     `reconstruction/<level>/<sensor>` and `reconstruction_target/<level>/<sensor>` (M, C, Y, X) hold what was predicted
-    for the M hidden samples and what was there; `perception.models.losses.reconstruction.ReconstructionLoss` compares
-    them. A predicted cell is not valid, as no sensor has said anything there. The learned absences of the fuser inside
-    are out of use.
+    for the M hidden samples and what was there. A predicted cell is not valid, as no sensor has said anything there.
+    The learned absences of the fuser inside are out of use. Of a level whose sensors a sample has none of, nothing is
+    predicted.
 
     Args:
         fuser: what puts the maps together.
@@ -35,6 +35,7 @@ class ReconstructingFuser(Fuser):
         depth: its residual blocks.
         stride: cells of the level per side of a cell of the network.
         hide_probability: of each present sensor in training.
+        losses: loss name -> what trains the prediction, `perception.models.losses.reconstruction.ReconstructionLoss`.
 
     Raises:
         ValueError: a number is too small or the probability is not in [0, 1).
@@ -45,7 +46,14 @@ class ReconstructingFuser(Fuser):
     """
 
     def __init__(
-        self, *, fuser: LevelwiseFuser, width: int = 32, depth: int = 2, stride: int = 2, hide_probability: float = 0.3
+        self,
+        *,
+        fuser: LevelwiseFuser,
+        width: int = 32,
+        depth: int = 2,
+        stride: int = 2,
+        hide_probability: float = 0.3,
+        losses: dict[str, AuxiliaryLoss] | None = None,
     ) -> None:
         super().__init__()
         if min(width, depth, stride) < 1 or not 0 <= hide_probability < 1:
@@ -57,9 +65,18 @@ class ReconstructingFuser(Fuser):
         self.in_channels = fuser.in_channels
         self.out_channels = fuser.out_channels
         self.hide_probability = hide_probability
+        self.losses = nn.ModuleDict(losses or {})
         self.predictors = nn.ModuleDict(
             {level: _Predictor(parts, width, depth, stride) for level, parts in fuser.in_channels.items()}
         )
+
+    def auxiliary_losses(self) -> Mapping[str, AuxiliaryLoss]:
+        """Gives the losses that train what it says beside its maps, those of the fuser inside among them.
+
+        Returns:
+            Loss name -> loss on the detector's auxiliary outputs.
+        """
+        return {**self.fuser.auxiliary_losses(), **dict(self.losses.items())}  # type: ignore[arg-type]
 
     def forward(self, features: Mapping[str, SensorFeatures]) -> FusedFeatures:
         """Fills the features up and fuses them.
