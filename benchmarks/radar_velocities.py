@@ -1,6 +1,8 @@
 """What radars measured beside the velocities of boxes: `python -m benchmarks.radar_velocities DATAROOT`.
 
-A return's velocity over ground points at the radar or away from it, so a box's velocity is taken along that ray.
+A return's velocity over ground points at the radar or away from it, so a box's velocity is taken along that ray. The
+other way round, a vehicle that drives where it points has a speed that each of its returns tells; where a set has no
+velocities of boxes, as of a single keyframe, all returns of a box must tell the same one.
 """
 
 from __future__ import annotations
@@ -27,9 +29,11 @@ class Pair:
 
     Attributes:
         name: class of the box.
-        speed_mps: of the box.
-        along_mps: its velocity along the returns' rays, the median.
+        speed_mps: of the box; NaN where unknown.
+        along_mps: its velocity along the returns' rays, the median; NaN where unknown.
         measured_mps: what the returns say, the median.
+        ahead_mps: speed along the box's heading that the returns tell, the median; negative if it reverses.
+        spread_mps: from the lowest to the highest of these.
         count: of the returns.
     """
 
@@ -37,6 +41,8 @@ class Pair:
     speed_mps: float
     along_mps: float
     measured_mps: float
+    ahead_mps: float
+    spread_mps: float
     count: int
 
 
@@ -50,12 +56,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_index(options.dataroot, options.version, Path(folder) / "index")
         pairs = velocity_pairs(options.dataroot, Index.open(Path(folder) / "index"), options.every)
-    print(f"{'class':<22}{'box m/s':>8}{'along the ray':>15}{'radar m/s':>11}{'returns':>9}")
+    titles = ("box m/s", "along the ray", "radar m/s", "along the heading", "spread", "returns")
+    print(f"{'class':<22}" + "".join(f"{title:>{len(title) + 2}}" for title in titles))
     for it in pairs:
-        print(f"{it.name:<22}{it.speed_mps:8.2f}{it.along_mps:15.2f}{it.measured_mps:11.2f}{it.count:9d}")
+        values = (it.speed_mps, it.along_mps, it.measured_mps, it.ahead_mps, it.spread_mps)
+        columns = [f"{value:{len(title) + 2}.2f}" for title, value in zip(titles, values, strict=False)]
+        print(f"{it.name:<22}" + "".join(columns) + f"{it.count:9d}")
     gaps = torch.tensor([abs(it.along_mps - it.measured_mps) for it in pairs])
-    if pairs:
-        print(f"{len(pairs)} boxes, median difference {gaps.median():.2f} m/s, {(gaps < 1).float().mean():.0%} below 1")
+    if len(gaps := gaps[~gaps.isnan()]):
+        print(f"{len(gaps)} boxes, median difference {gaps.median():.2f} m/s, {(gaps < 1).float().mean():.0%} below 1")
+    if unknown := [it for it in pairs if it.speed_mps != it.speed_mps]:
+        print(f"{len(unknown)} boxes without a velocity, largest spread {max(it.spread_mps for it in unknown):.3f} m/s")
 
 
 def velocity_pairs(dataroot: Path, index: Index, every: int = 1, moving_mps: float = 1.5) -> list[Pair]:
@@ -68,7 +79,7 @@ def velocity_pairs(dataroot: Path, index: Index, every: int = 1, moving_mps: flo
         moving_mps: speed from which boxes and returns count as moving.
 
     Returns:
-        Boxes of all samples, in the ego frame at the sample's time; none whose velocity is unknown.
+        Boxes of all samples, in the ego frame at the sample's time.
     """
     loader = SampleLoader(index=index, dataroot=dataroot, class_names=DETECTION_CLASSES, radar=RadarLoading())
     pairs = []
@@ -79,11 +90,13 @@ def velocity_pairs(dataroot: Path, index: Index, every: int = 1, moving_mps: flo
         moving = sample.radar.points[sample.radar.points[:, 4:6].norm(dim=1) > moving_mps]
         for box, label in zip(sample.boxes.boxes, sample.boxes.labels.tolist(), strict=True):
             velocities = moving[_on_box(moving, box), 4:6]
-            if len(velocities) and box[7:9].norm() > moving_mps:
+            speed = box[7:9].norm()
+            if len(velocities) and not speed <= moving_mps:
                 speeds = velocities.norm(dim=1)
-                along = (velocities / speeds[:, None]) @ box[7:9]
-                speed, along_mps, measured = (float(it) for it in (box[7:9].norm(), along.median(), speeds.median()))
-                pairs.append(Pair(DETECTION_CLASSES[label], speed, along_mps, measured, len(velocities)))
+                rays = velocities / speeds[:, None]
+                ahead = speeds / (rays @ torch.stack((box[6].cos(), box[6].sin())))
+                values = (speed, (rays @ box[7:9]).median(), speeds.median(), ahead.median(), ahead.max() - ahead.min())
+                pairs.append(Pair(DETECTION_CLASSES[label], *(float(it) for it in values), len(velocities)))
     return pairs
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from pyquaternion import Quaternion
 
+from benchmarks.radar_velocities import velocity_pairs
 from perception.data.loading import RadarLoading, SampleLoader
 from perception.formats.classes import DETECTION_CLASSES
 from perception.structures import RADAR_FIELDS, Boxes3D, Sample
@@ -67,6 +68,12 @@ def test_vehicles_drive_the_way_they_point_at_one_speed_each(sample: Sample) -> 
         "car": pytest.approx([4.897, 11.128], abs=2e-3),
         "truck": pytest.approx([2.383], abs=2e-3),
     }
+
+
+def test_the_comparison_takes_boxes_without_a_velocity(recorded: IndexedSet) -> None:
+    pairs = velocity_pairs(recorded.dataroot, recorded.index)
+    assert sorted((it.name, it.count) for it in pairs) == [("car", 1), ("car", 1), ("truck", 3)]
+    assert all(np.isnan(it.speed_mps) and it.spread_mps < 0.01 and it.ahead_mps > 1.5 for it in pairs)
 
 
 def test_what_stands_has_next_to_no_speed_over_ground(sample: Sample) -> None:
