@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -14,18 +15,7 @@ ALL = "C+F+L+R+U"
 SUBSETS = ("C", "L", "R", "U", "F", "C+L", "C+R", "L+R", "C+L+R", ALL)
 """What every fuser is scored on."""
 
-FUSERS = (
-    "concat_conv",
-    "gmu",
-    "ssma",
-    "cmx",
-    "bottleneck",
-    "sequential",
-    "qmf",
-    "metaocc",
-    "reconstruction",
-    "deformable",
-)
+FUSERS = tuple(sorted(path.stem for path in (Path(__file__).parents[2] / "configs" / "fusers").glob("*.yaml")))
 MAIN, BASELINE = "deformable", "concat_conv"
 
 SPECIALISTS = ("C+L", "L", "C+R")

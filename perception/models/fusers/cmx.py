@@ -21,7 +21,8 @@ class CmxFuser(LevelwiseFuser):
     Args:
         in_channels: level name -> sensor name -> channels.
         out_channels: level name -> channels, also those inside.
-        num_heads: heads of the cross-attention; must divide the channels.
+        num_heads: heads of the cross-attention; must divide the channels, into two or more, as a softmax over one
+            channel says nothing.
         reduction: channels of a sensor over those of the rectification's hidden layers.
 
     Raises:
@@ -41,10 +42,10 @@ class CmxFuser(LevelwiseFuser):
         reduction: int = 1,
     ) -> None:
         for level, channels in out_channels.items():
-            if num_heads < 1 or channels % num_heads or reduction < 1:
+            if num_heads < 1 or channels % num_heads or channels < 2 * num_heads or reduction < 1:
                 raise ValueError(
-                    f"CmxFuser: num_heads must divide the channels of level {level!r} and reduction be at least 1, "
-                    f"got {num_heads} heads, {channels} channels and reduction {reduction}"
+                    f"CmxFuser: num_heads must divide the channels of level {level!r} into two or more each and "
+                    f"reduction be at least 1, got {num_heads} heads, {channels} channels and reduction {reduction}"
                 )
         super().__init__(in_channels, out_channels, partial(_CmxLevel, num_heads=num_heads, reduction=reduction))
 

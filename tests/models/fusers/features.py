@@ -1,7 +1,9 @@
 """Fusers to test and what they are fed."""
 
+import importlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,8 +20,10 @@ from perception.models.fusers.reconstruction import ReconstructingFuser
 from perception.models.fusers.sequential import SequentialFuser
 from perception.models.fusers.ssma import SsmaFuser
 from perception.models.parts import Fuser
+from perception.runtime.config import load_config
 from perception.structures import BevMap, SensorFeatures
 
+CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "fusers"
 GRIDS = {"main": Grid.square(4.0, 0.5), "near": Grid.square(1.0, 0.2)}  # 16 x 16 and 10 x 10 cells
 SENSORS = ("camera", "lidar", "radar", "ultrasonic")
 IN_CHANNELS = {
@@ -30,7 +34,20 @@ OUT_CHANNELS = {"main": 8, "near": 4}
 SUBSETS = [subset for count in range(1, 5) for subset in itertools.combinations(SENSORS, count)]
 
 Channels = dict[str, dict[str, int]]
-BUILDERS: dict[str, Callable[[Channels, dict[str, int]], Fuser]] = {
+Builder = Callable[[Channels, dict[str, int]], Fuser]
+
+
+def _as_configured(path: Path) -> Builder:
+    """A builder of the fuser that a config describes, for other maps and without what it is taught by."""
+    config = load_config(path)
+    module, _, name = config["class_path"].rpartition(".")
+    given = {key: value for key, value in config["init_args"].items() if key != "losses"}
+    return lambda in_channels, out_channels: getattr(importlib.import_module(module), name)(
+        **{**given, "in_channels": in_channels, "out_channels": out_channels}
+    )
+
+
+_SMALL: dict[str, Builder] = {
     "concat_conv": lambda given, wanted: ConcatConvFuser(in_channels=given, out_channels=wanted),
     "gmu": lambda given, wanted: GmuFuser(in_channels=given, out_channels=wanted),
     "ssma": lambda given, wanted: SsmaFuser(in_channels=given, out_channels=wanted, reduction=2),
@@ -46,6 +63,8 @@ BUILDERS: dict[str, Callable[[Channels, dict[str, int]], Fuser]] = {
         fuser=SequentialFuser(in_channels=given, out_channels=wanted), width=6
     ),
 }
+BUILDERS = {path.stem: _as_configured(path) for path in sorted(CONFIGS.glob("*.yaml"))} | _SMALL
+"""Every fuser that has a config: smaller than it comes where that is said above, as it comes otherwise."""
 TRUSTING = ("gmu", "qmf", "deformable", "metaocc")  # those that give a trust map
 
 

@@ -387,6 +387,7 @@ def test_local_weights_learn_which_sensor_is_clean() -> None:
     [
         (lambda: SsmaFuser(in_channels=PAIR, out_channels={"main": 4}, reduction=0), "reduction must be at least 1"),
         (lambda: CmxFuser(in_channels=PAIR, out_channels={"main": 4}, num_heads=3), "num_heads must divide"),
+        (lambda: CmxFuser(in_channels=PAIR, out_channels={"main": 4}, num_heads=4), "two or more each"),
         (lambda: BottleneckFuser(in_channels=PAIR, out_channels={"main": 4}, num_heads=3), "num_heads must divide"),
         (lambda: BottleneckFuser(in_channels=PAIR, out_channels={"main": 4}, from_layer=2), "from_layer a layer"),
         (lambda: MetaOccFuser(in_channels=PAIR, out_channels={"main": 4}, query_stride=0), "must be at least 1"),
