@@ -70,6 +70,8 @@ def _write_all(reader: _Reader, target: Path) -> None:
     samples = reader.read("sample", {"token": _TEXT, "scene_token": _TEXT, "timestamp": _INT})
     reader.check_file_names("sample", samples, "token")
     scene_of_sample = reader.join("sample", samples, "scene_token", "scene", scenes)
+    order = np.lexsort((samples["timestamp"].to_numpy(), scene_of_sample))  # drives are followed from row to row
+    samples, scene_of_sample = samples.take(order), scene_of_sample[order]
     calibrations, mountings = _calibration_columns(reader)
     write_table(target, "calibrations", calibrations)
     sensors = _SensorRows(reader, samples, scene_of_sample, mountings, calibrations)

@@ -186,6 +186,18 @@ def test_order_of_rows_in_the_files_does_not_matter(tables: Tables, tmp_path: Pa
             assert [sweep.token for sweep in ours_back] == [sweep.token for sweep in theirs_back]
 
 
+def test_samples_of_a_drive_follow_one_another_in_time_whatever_the_order_of_rows(
+    tables: Tables, index: Index, tmp_path: Path
+) -> None:
+    rows = tables.sample
+    other = index_of(replace(tables, sample=rows[::-2] + rows[-2::-2]), tmp_path / "reordered")
+    assert [other.record(i).token for i in range(len(other))] == [index.record(i).token for i in range(len(index))]
+    assert [other.record(i).scene for i in range(5)] == sorted(other.record(i).scene for i in range(5))
+    for i in range(1, 5):
+        before, after = other.record(i - 1), other.record(i)
+        assert before.scene != after.scene or before.timestamp_us < after.timestamp_us
+
+
 def test_annotations_in_any_order_come_to_their_samples(tables: Tables, index: Index, tmp_path: Path) -> None:
     rows = tables.sample_annotation
     rng = np.random.default_rng(2)

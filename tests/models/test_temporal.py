@@ -10,7 +10,8 @@ from torch import Tensor
 from perception.geometry.grid import Grid
 from perception.geometry.transforms import rigid, transform_points, yaw_matrix
 from perception.models.detector import Detector
-from perception.models.temporal.history import BevHistory, BevMemory
+from perception.models.flips import flip_matrix
+from perception.models.temporal.history import BevHistory, BevMemory, _Past, _warp_seen
 from perception.models.temporal.warp import warp_maps
 from perception.structures import Batch, BevMap, FusedFeatures
 from perception.structures.state import DetectorState
@@ -167,6 +168,38 @@ def test_cells_that_were_not_seen_then_take_nothing() -> None:
     assert not newer.validity["main"][:, 0].any()  # only what was seen at the time
 
 
+def test_cells_take_nothing_from_unseen_neighbours_and_do_not_fade_at_the_edge() -> None:
+    maps = torch.ones(1, 2, 16, 16)
+    validity = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    validity[..., 8:] = False
+    move = torch.eye(4, dtype=torch.float64)
+    move[0, 3] = 0.3 * SMALL.cell_m[0]  # what is 1 and was seen comes to 0.3 from what is 100 and was not
+    past = _Past(
+        features=maps.masked_fill(~validity, 100.0), validity=validity, now2then=move[None],
+        ages_s=torch.ones(1), kept=torch.ones(1, 1, dtype=torch.bool),
+    )  # fmt: skip
+    warped, seen = _warp_seen(past, SMALL)
+    assert seen[0, 0, 0].tolist() == [True] * 8 + [False] * 8
+    torch.testing.assert_close(warped[..., :8], maps[..., :8])
+    past = dataclasses.replace(past, now2then=torch.linalg.inv(move)[None])
+    warped, seen = _warp_seen(past, SMALL)
+    assert seen[0, 0, 0].tolist() == [True] * 8 + [False] * 8  # the first reaches 0.3 of a cell beyond the map
+    torch.testing.assert_close(warped[..., :8], maps[..., :8])
+
+
+def test_age_and_what_was_seen_then_matter() -> None:
+    part, maps = history(), torch.randn(1, 2, 16, 16)
+    maps[..., 4:8] = 0.0
+    _, memory = step(part, maps, moments([pose(0, 0, 0)], 0.0), None)
+    soon, _ = step(part, maps, moments([pose(0, 0, 0)], 0.5), memory)
+    late, _ = step(part, maps, moments([pose(0, 0, 0)], 1.5), memory)
+    assert not torch.allclose(soon, late)
+    memory.validity["main"][..., 4:8] = False  # told to the comparison, which looks at the cells around
+    less, _ = step(part, maps, moments([pose(0, 0, 0)], 0.5), memory)
+    assert not torch.allclose(less[..., 3], soon[..., 3])
+    assert torch.equal(less[..., 4:8], maps[..., 4:8])
+
+
 def test_the_past_is_learnt_from() -> None:
     # What was bright a moment ago and cannot be seen now is still there, at its place in the world.
     part = BevHistory(channels={"main": 4}, num_moments=1)
@@ -257,6 +290,19 @@ def test_mirrored_looks_share_the_state_of_the_frame_as_it_is() -> None:
     assert mine is not None
     assert other is not None
     assert torch.equal(mine.parts["temporal"].aug2global, other.parts["temporal"].aug2global)  # type: ignore[attr-defined]
+
+
+def test_every_mirrored_look_has_the_history() -> None:
+    plain = detector_with_history().eval()
+    flipped = detector_with_history(test_flips=["y"]).eval()
+    flipped.load_state_dict(plain.state_dict())
+    state, later = plain(keyframe(0.0)).state, keyframe(0.5)
+    mirrored = dataclasses.replace(later, ego2aug=flip_matrix("y") @ later.ego2aug)
+    looks = {"": plain(later, state=state).heads["boxes"], "y": plain(mirrored, state=state).heads["boxes"]}
+    merged = plain.heads["boxes"].merge_flips(looks)  # type: ignore[operator]
+    assert torch.equal(flipped(later, state=state).heads["boxes"].heatmap, merged.heatmap)
+    without = plain(mirrored).heads["boxes"]
+    assert not torch.allclose(looks["y"].heatmap, without.heatmap)
 
 
 def test_a_history_that_does_not_fit_the_fuser_is_refused() -> None:

@@ -155,9 +155,8 @@ class _LevelHistory(nn.Module):
         if not bool(past.kept.any()):
             return level
         sample = past.kept.nonzero()[:, 0]  # (R,)
-        warped, inside = warp_maps(past.features, past.now2then, level.grid)
-        valid, _ = warp_maps(past.validity.to(warped.dtype), past.now2then, level.grid, nearest=True)
-        seen = inside & (valid > 0.5)  # (R, 1, Y, X)
+        warped, seen = _warp_seen(past, level.grid)
+        valid = seen.to(warped.dtype)
         ages = past.ages_s.to(warped.dtype)[:, None, None, None].expand_as(valid)
         compared = self.compare(torch.cat((level.features[sample], warped, valid, ages), dim=1))  # (R, C, Y, X)
         scores = self.score(compared).float().masked_fill(~seen, -torch.inf)
@@ -170,6 +169,18 @@ class _LevelHistory(nn.Module):
             validity=level.validity | _spread(seen, past.kept, False).any(1),
             grid=level.grid,
         )
+
+
+def _warp_seen(past: _Past, grid: Grid) -> tuple[Tensor, Tensor]:
+    """What earlier maps showed where the cells lie now (R, C, Y, X), and whether the cell there was seen (R, 1, Y, X).
+
+    Beside cells that were seen there may be anything, and nothing beyond the map: neither is mixed in.
+    """
+    features = past.features.float().masked_fill(~past.validity, 0.0)
+    warped, inside = warp_maps(torch.cat((features, past.validity.float()), dim=1), past.now2then, grid)
+    valid, _ = warp_maps(past.validity.float(), past.now2then, grid, nearest=True)
+    share = warped[:, -1:]  # of the interpolation, of cells that were seen
+    return warped[:, :-1] / share.clamp(min=torch.finfo(share.dtype).tiny), inside & (valid > 0.5)
 
 
 def _spread(rows: Tensor, kept: Tensor, fill: float) -> Tensor:
