@@ -1,5 +1,6 @@
 """Mirrored frames: the ways in which a detector may look at a batch again when it is tested."""
 
+from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
@@ -38,8 +39,21 @@ def check_flips(flips: tuple[str, ...], grids: dict[str, Grid]) -> None:
     if len(set(flips)) != len(flips) or not set(flips) <= set(known):
         raise ValueError(f"Detector: test_flips must be different ones of {', '.join(known)}, got {list(flips)}")
     for level, grid in grids.items():
-        for axis, (lower, upper) in zip("xy", (grid.x_range_m, grid.y_range_m), strict=True):
-            if any(axis in flip for flip in flips) and abs(lower + upper) > 1e-6:
-                raise ValueError(
-                    f"Detector: grid {level!r} must be symmetric along {axis} to be mirrored, got {(lower, upper)} m"
-                )
+        check_mirrored(f"Detector: grid {level!r}", flips, grid)
+
+
+def check_mirrored(name: str, flips: Iterable[str], grid: Grid) -> None:
+    """Refuses to mirror a grid into another one.
+
+    Args:
+        name: of the grid and its owner, for the error.
+        flips: the mirrored axes of each look.
+        grid: the grid.
+
+    Raises:
+        ValueError: the grid is not symmetric along a mirrored axis.
+    """
+    axes = set("".join(flips))
+    for axis, (lower, upper) in zip("xy", (grid.x_range_m, grid.y_range_m), strict=True):
+        if axis in axes and abs(lower + upper) > 1e-6:
+            raise ValueError(f"{name} must be symmetric along {axis} to be mirrored, got {(lower, upper)} m")

@@ -45,7 +45,8 @@ class GreedyTracker(Tracker[TrackTable]):
         ValueError: no class, an unknown one, or a limit that is not positive.
 
     Source:
-        Yin et al., "Center-based 3D Object Detection and Tracking", CVPR 2021, section 4.
+        Yin et al., "Center-based 3D Object Detection and Tracking", CVPR 2021, section 4; there the detection of the
+        best score chooses first.
     """
 
     def __init__(self, *, limits_m: Mapping[str, float] = LIMITS_M, lifecycle: Lifecycle | None = None) -> None:

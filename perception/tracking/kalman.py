@@ -91,8 +91,9 @@ class KalmanTracker(Tracker[FilteredTracks]):
     """Filters place and velocity of each object, and smooths its height, size and yaw.
 
     A detection may continue a track when its place is within `gate` standard deviations (Mahalanobis) of where the
-    track is expected. Among those the likeliest are taken: the cost is the negative log likelihood of place and
-    velocity, but for constants; an unknown velocity counts as one that fits as well as velocities do on average.
+    track is expected. Among those the likeliest are taken: the cost is twice the negative log likelihood of place and
+    that of velocity, each by itself, but for constants; an unknown velocity counts as one that fits as well as
+    velocities do on average.
     Yaws are compared modulo half a turn, and the heading is the one that most detections have.
 
     Args:

@@ -86,7 +86,8 @@ class VerifiedCheckpoints(TorchCheckpointIO):
 class StepCheckpoint(Checkpoint):
     """Writes `checkpoints/step-N.ckpt` in the run's folder every so many steps of the optimizer; keeps the newest.
 
-    A run that goes on from one gives the weights of a run that never stopped, to the bit on a CPU. Lightning's own
+    A run that goes on from one gives the weights of a run that never stopped, to the bit on a CPU; only a history of
+    maps begins anew. Lightning's own
     `ModelCheckpoint` would, in a run that has been resumed, also write between the batches that one step accumulates,
     and its checkpoints of an epoch's last batch miscount the batches of the next epoch. Here a step that ends an
     epoch is written when the epoch is over.
@@ -160,7 +161,7 @@ class StepCheckpoint(Checkpoint):
         folder = Path(trainer.default_root_dir) / CHECKPOINT_FOLDER
         trainer.save_checkpoint(folder / f"step-{step:08d}.ckpt")
         if trainer.is_global_zero:
-            for path in _newest_first(folder)[self.keep :]:
+            for path in _newest_first(folder, "step-*.ckpt")[self.keep :]:  # others write here too
                 trainer.strategy.remove_checkpoint(path)
 
 
@@ -203,8 +204,8 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     return None
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+def _newest_first(folder: Path, pattern: str = "*.ckpt") -> list[Path]:
+    return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def _card_path(path: str | Path) -> Path:

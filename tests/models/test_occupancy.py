@@ -188,6 +188,15 @@ def test_a_mirrored_map_gives_a_mirrored_volume_where_kernels_are_symmetric(
     torch.testing.assert_close(merged.logits.softmax(1), straight.logits.softmax(1), rtol=1e-3, atol=1e-4)
 
 
+def test_a_grid_that_is_not_symmetric_cannot_be_mirrored() -> None:
+    grid = Grid((0.0, 8.0), (-4.0, 4.0), (-1.0, 1.0), (0.5, 0.5, 0.5))
+    head = OccupancyHead(network=ChannelToHeight(in_channels=3, grid=grid, channels=4, num_classes=CLASSES))
+    output = OccupancyOutput(logits=torch.zeros(1, CLASSES, 4, 16, 16), grid=grid)
+    assert head.merge_flips({"": output, "y": output}).grid == grid
+    with pytest.raises(ValueError, match=r"OccupancyHead: grid must be symmetric along x to be mirrored, got \(0.0, 8"):
+        head.merge_flips({"": output, "x": output})
+
+
 def test_mirrored_looks_are_averaged_as_probabilities() -> None:
     head = OccupancyHead(network=network(ChannelToHeight))
     labels = random_labels()[None]

@@ -58,6 +58,7 @@ class StopAt(Callback):
 def whole(dataroot, tmp_path_factory):
     """The folder of a run without interruption."""
     folder = tmp_path_factory.mktemp("resume") / "whole"
+    VerifiedCheckpoints().save_checkpoint({"step": 0, "card": "of another callback"}, folder / "checkpoints/best.ckpt")
     tiny_run(dataroot, folder)
     return folder
 
@@ -81,6 +82,8 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(dataroot, whole, stops):
     assert differences(first, second) == []
     card = (folder / "weights.safetensors.md").read_text()
     assert card.count("python") >= len(stops) + 1  # a command for each part of the run
+    kept = sorted(path.name for path in (whole / "checkpoints").glob("*.ckpt"))
+    assert len(kept) == 3 and kept[0] == "best.ckpt"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
-from perception.models.flips import Flip
+from perception.models.flips import Flip, check_mirrored
 from perception.models.heads.map_decoding import decode_map, resample_map
 from perception.models.heads.map_output import MapOutput
 from perception.models.heads.map_targets import map_targets
@@ -126,9 +126,7 @@ class MapHead(Head):
         Raises:
             ValueError: the grid is not symmetric along a mirrored axis.
         """
-        for axis, (lower, upper) in zip("xy", (self.grid.x_range_m, self.grid.y_range_m), strict=True):
-            if any(axis in flip for flip in outputs) and abs(lower + upper) > 1e-6:
-                raise ValueError(f"MapHead: grid must be symmetric along {axis} to be mirrored, got {(lower, upper)} m")
+        check_mirrored("MapHead: grid", outputs, self.grid)
         turned = [
             output.logits.float().flip([-1] * ("x" in flip) + [-2] * ("y" in flip)).sigmoid()
             for flip, output in outputs.items()

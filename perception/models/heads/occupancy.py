@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from perception.models.flips import Flip
+from perception.models.flips import Flip, check_mirrored
 from perception.models.heads.occupancy_decoding import decode_occupancy
 from perception.models.heads.occupancy_networks import OccupancyNetwork
 from perception.models.heads.occupancy_output import OccupancyOutput
@@ -102,7 +102,11 @@ class OccupancyHead(Head):
 
         Returns:
             Logits as of the frame that was not mirrored.
+
+        Raises:
+            ValueError: the grid is not symmetric along a mirrored axis.
         """
+        check_mirrored("OccupancyHead: grid", outputs, self.network.grid)
         turned = [
             output.logits.float().softmax(1).flip([-1] * ("x" in flip) + [-2] * ("y" in flip))
             for flip, output in outputs.items()

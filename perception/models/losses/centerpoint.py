@@ -27,6 +27,8 @@ class CenterPointLoss:
 
     Source:
         Yin et al. 2021, section 4 and its published nuScenes settings (0.25 for the boxes, 0.2 of that for velocity).
+        Sums are divided by all boxes of the batch; the published code divides each group's by its own, which weighs
+        groups of few boxes more.
     """
 
     heatmap: float = 1.0
