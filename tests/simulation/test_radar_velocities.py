@@ -16,6 +16,7 @@ def test_returns_on_what_moves_have_its_velocity_along_the_line_of_sight(simulat
     build_index(simulated, "v1.0-mini", tmp_path / "index")
     pairs = velocity_pairs(simulated, Index.open(tmp_path / "index"))
     gaps = torch.tensor([abs(it.along_mps - it.measured_mps) for it in pairs])
+    gaps = gaps[~gaps.isnan()]  # what is annotated in one sample alone has no velocity
     assert len(gaps) >= 20
     assert gaps.median() < 0.3
     assert (gaps < 1.0).float().mean() > 0.9
