@@ -174,7 +174,7 @@ def _without_ultrasonics(echoes: UltrasonicEchoes, chance: float, generator: tor
     sensors, number = torch.stack((echoes.sensor, sent_by)).unique(return_inverse=True)  # (2, E) numbers
     stays = _staying(len(sensors), chance, generator)[number].all(0)  # (E,)
     changes = {name: getattr(echoes, name)[stays] for name in ECHO_AXES}
-    return replace(echoes, **changes, sent_by=sent_by[stays])
+    return replace(echoes, **changes, sent_by=None if echoes.sent_by is None else sent_by[stays])
 
 
 def _staying(count: int, chance: float, generator: torch.Generator) -> Tensor:

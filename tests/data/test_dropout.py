@@ -103,6 +103,22 @@ def test_single_sensors_fail_and_one_of_each_kind_is_left(sample: Sample) -> Non
     assert torch.stack(drawn).float().mean(0).tolist() == pytest.approx([0.8, 0, 0.8, 0.8, 0.8, 0.8], abs=0.05)
 
 
+def test_returns_of_radars_that_nobody_tells_apart_stay(sample: Sample) -> None:
+    unnamed = replace(sample, radar=replace(sample.radar, sensor=None))
+    left = SensorDropout(single={"radar": 0.99})(unnamed, torch.Generator().manual_seed(0)).radar
+    assert left.points.shape == (20, 3) and left.sensor is None
+
+
+def test_echoes_that_nobody_asked_who_sent_go_by_who_heard(sample: Sample) -> None:
+    """With a chance of 0.99 all but one of the four fail, all but surely."""
+    unnamed = replace(sample, ultrasonic=replace(sample.ultrasonic, sent_by=None))
+    left = SensorDropout(single={"ultrasonic": 0.99})(unnamed, torch.Generator().manual_seed(0)).ultrasonic
+    heard = left.sensor[0]
+    assert left.sensor.tolist() == [heard] * 4  # of all four that sent
+    assert left.distance_m.tolist() == [heard - 1, heard + 3, heard + 7, heard + 11]
+    assert left.sent_by is None
+
+
 def test_it_depends_on_the_generator_alone_and_changes_nothing(sample: Sample) -> None:
     dropout = SensorDropout(drop=dict.fromkeys(KINDS, 0.4), single={"camera": 0.4, "radar": 0.4})
     before = sample.cameras["surround"].present.clone(), sample.radar.points.clone()

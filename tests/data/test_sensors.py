@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from pyquaternion import Quaternion
 
 from perception.data.collate import collate
@@ -22,6 +23,7 @@ from perception.data.problems import SensorFileError
 from perception.data.sensor_settings import RangingLoading, SensorSuite
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.near_field import NearFieldCell
+from perception.formats.nuscenes_tables import read_tables, write_tables
 from perception.formats.radar import RADAR_FIELDS as SCAN_FIELDS
 from perception.formats.radar import RadarFilter, read_radar, write_radar
 from perception.formats.radar4d import read_radar4d, write_radar4d
@@ -31,7 +33,8 @@ from perception.ops.echo_splat import EchoKind
 from perception.ops.radar_splat import radar_covariances
 from perception.structures import RADAR4D_FIELDS, RADAR_FIELDS
 from tests.data import suite as made_up
-from tests.data.conftest import IndexedSet
+from tests.data.conftest import IndexedSet, index_set
+from tests.synthetic_nuscenes import VERSION
 
 FISHEYE = CameraLoading(("FISHEYE_FRONT", "FISHEYE_LEFT"), image_size_px=made_up.FISHEYE_SIZE_PX, group="fisheye")
 ALL = {
@@ -104,6 +107,22 @@ def test_what_moves_is_moved_on_and_what_stands_stays(suite: IndexedSet, kind: s
     assert torch.equal(ours[True][~car], ours[False][~car])
     post = (ours[True][:, :2] - torch.tensor([made_up.POST_M[0] - 2.0, made_up.POST_M[1]])).norm(dim=1) < 1e-3
     assert post.sum() == 4
+
+
+def test_the_recording_nearest_in_time_is_the_samples_own(tmp_path: Path) -> None:
+    """Of scans 116 and 39 ms after the sample and 38 and 115 ms before it that 38 ms before it is taken."""
+    version = made_up.write_suite(tmp_path / "set") / VERSION
+    tables = read_tables(version)
+    tables.sample_data = [
+        structs.replace(row, timestamp=row.timestamp + 100_000) if "RADAR4D_FRONT" in row.filename else row
+        for row in tables.sample_data
+    ]
+    write_tables(version, tables)
+    late = index_set(tmp_path / "set", tmp_path / "index")
+    for num_sweeps, expected_s in ((0, [0.038]), (1, [0.038, 0.115])):
+        points = loader_of(late, radar4d=Radar4dLoading(num_sweeps=num_sweeps)).load(0).radar4d.points
+        lags_s = column(points, "time_lag_s", RADAR4D_FIELDS).unique()
+        assert lags_s.tolist() == pytest.approx(expected_s, abs=1e-6)
 
 
 def test_radar_fields_say_how_well_a_return_is_known(suite: IndexedSet) -> None:
