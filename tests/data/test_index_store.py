@@ -154,14 +154,14 @@ def test_tables_that_changed_places_are_named(folder: Path) -> None:
     manifest["files"]["samples"] = manifest["files"]["scenes"]
     (folder / "index.json").write_text(json.dumps(manifest))
     (folder / "samples.arrow").write_bytes((folder / "scenes.arrow").read_bytes())
-    with pytest.raises(ValueError, match=r"samples.arrow: must hold 1 rows of schema 2 in one batch, .*columns"):
+    with pytest.raises(ValueError, match=r"samples.arrow: must hold 1 rows of schema 3 in one batch, .*columns"):
         Index.open(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 0}, r"schema_version must be 2, got 0; make the index again"),
+        ({"schema_version": 0}, r"schema_version must be 3, got 0; make the index again"),
         ({"format": "other"}, r"format must be 'perception-index', this is no index"),
         ({"files": {}}, r"files must name every table, lacks scenes, samples, sensors, calibrations, annotations"),
         ({"files": {"scenes": {"rows": 1, "bytes": 5}}}, r"missing required field `sha256` - at `\$.files"),
