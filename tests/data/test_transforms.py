@@ -187,6 +187,18 @@ def test_mirrors_swap_the_side_they_name_half_of_the_time() -> None:
         assert (signs.sum(1) >= 2).all()
 
 
+def test_both_mirrors_and_the_three_shifts_are_drawn_apart() -> None:
+    sample = sample_of(torch.zeros((0, 3, 4, 4), dtype=torch.uint8))
+    change = BevAugmentation(flip_x=True, flip_y=True, translation_std_m=(0.5, 0.1, 2.0))
+    generator = torch.Generator().manual_seed(0)
+    found = torch.stack([change(sample, generator).ego2aug for _ in range(2000)])
+    signs = {tuple(row) for row in found.diagonal(dim1=1, dim2=2)[:, :2].tolist()}
+    assert signs == {(1, 1), (1, -1), (-1, 1), (-1, -1)}
+    shifts_m = found[:, :3, 3]
+    assert shifts_m.std(0).tolist() == pytest.approx([0.5, 0.1, 2.0], rel=0.1)
+    assert (torch.corrcoef(shifts_m.T) - torch.eye(3)).abs().max() < 0.1
+
+
 def test_inputs_stay_as_they_are() -> None:
     images = torch.randint(0, 255, (2, 3, *SIZE_PX), dtype=torch.uint8)
     sample, kept = sample_of(images), images.clone()

@@ -15,7 +15,7 @@ from perception.structures.sensors import ECHO_AXES
 from perception.structures.tensors import map_tensors
 from tests.models.scenes import make_batch, make_cameras, make_lidar
 
-NEAR = Grid.square(6.4, 0.2)  # 64 x 64 cells
+NEAR = Grid((-8.0, 8.0), (-6.4, 6.4), (-5.0, 3.0), (0.2, 0.2, 8.0))  # 64 rows of 80 cells
 NUM_ULTRASONIC = 12
 
 

@@ -24,7 +24,7 @@ from perception.models.views.lift_splat import LiftSplat
 from perception.structures import Batch, Boxes3D, CameraImages, PointBatch
 
 CLASSES = ("car", "truck", "pedestrian")
-GRID = Grid.square(12.8, 0.8)  # 32 x 32 cells
+GRID = Grid((-16.0, 16.0), (-12.8, 12.8), (-5.0, 3.0), (0.8, 0.8, 8.0))  # 32 rows of 40 cells
 IMAGE_SIZE_PX = (32, 64)
 # Camera axes in the ego frame, looking forward: x right = -y, y down = -z, z forward = x.
 FORWARD = torch.tensor([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]], dtype=torch.float64)

@@ -99,6 +99,17 @@ def test_cells_take_the_weighted_mean_of_what_is_seen_of_their_column(camera_mod
     assert num_seen > 20
 
 
+def test_a_height_of_little_weight_that_is_seen_alone_counts_in_full() -> None:
+    cameras, view = make_cameras([[True]]), bare_sampling(1, (-2.5, 0.5))
+    with torch.no_grad():
+        view.height_logits["main"].copy_(torch.tensor([[16.0, 0.0]]))
+    views = CameraViews(levels=(torch.ones(1, 1, 1, 8, 16),), strides=(4,), cameras=cameras)
+    bev = view(views, NOTHING[None], GRIDS).bev["main"]
+    seen = [project_columns(cameras, NOTHING[None], GRID, (height,))[1].seen.any(1) for height in (-2.5, 0.5)]
+    assert (seen[1] & ~seen[0]).any()
+    assert bev.features[bev.validity].tolist() == pytest.approx([1.0] * int(bev.validity.sum()), abs=1e-5)
+
+
 def ground_picture(cameras: CameraImages, scene: object) -> Tensor:
     """(1, N, 1, h, w) what cameras see of a painted ground; 0 above the horizon."""
     size = (IMAGE_SIZE_PX[0] * 4, IMAGE_SIZE_PX[1] * 4)
@@ -260,7 +271,7 @@ def test_views_can_be_exchanged(kind: str, group: str) -> None:
     result = branch(batch, GRIDS)
     level = result.bev["main"]
     assert result.present.tolist() == [True, False, True]
-    assert level.features.shape == (3, 10, 32, 32)
+    assert level.features.shape == (3, 10, 32, 40)
     assert level.features.isfinite().all()
     assert not level.features[1].any()
     assert level.validity.flatten(1).any(1).tolist() == [True, False, True]
@@ -333,8 +344,8 @@ def test_one_view_fills_two_levels_and_reads_several_image_levels() -> None:
     views = CameraViews(levels=levels, strides=(4, 8), cameras=make_cameras([[True] * 3]))
     result = view(views, NOTHING[None], GRIDS)
     assert {name: tuple(level.features.shape) for name, level in result.bev.items()} == {
-        "main": (1, 4, 32, 32),
-        "near": (1, 5, 64, 64),
+        "main": (1, 4, 32, 40),
+        "near": (1, 5, 64, 80),
     }
     sum(level.features.square().sum() for level in result.bev.values()).backward()
     assert all(parameter.grad.any() for parameter in view.parameters())

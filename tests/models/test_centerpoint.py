@@ -60,15 +60,15 @@ def test_boxes_come_back_through_any_augmentation(yaw_rad: float, scale: float, 
 
 
 def test_targets_by_hand() -> None:
-    # On a grid of 0.8 m cells from -12.8 m, x = 6.3 lies in column 23 (0.875 cells in), y = -3.1 in row 12 (0.125 in).
+    # On a grid of 0.8 m cells, x = 6.3 lies in column 27 from -16 m (0.875 cells in), y = -3.1 in row 12 from -12.8 m (0.125 in).
     targets = CenterPointTargets().assign(batch_with([None, two_boxes()]), CLASSES, GROUPS, GRID)
     assert targets.annotated.tolist() == [False, True]
-    assert targets.cells.tolist() == [[1, 1, 12, 23], [1, 0, 25, 9]]
+    assert targets.cells.tolist() == [[1, 1, 12, 27], [1, 0, 25, 13]]
     car = targets.regression[0]
     expected = [0.875, 0.125, 0.5, math.log(4.6), math.log(1.9), math.log(1.6), math.sin(0.4), math.cos(0.4)]
     torch.testing.assert_close(car[:8], torch.tensor(expected), rtol=1e-4, atol=1e-4)
     assert car[8:].isnan().all()
-    assert (targets.heatmap == 1).nonzero().tolist() == [[1, 0, 25, 9], [1, 1, 12, 23]]
+    assert (targets.heatmap == 1).nonzero().tolist() == [[1, 0, 25, 13], [1, 1, 12, 27]]
 
 
 def test_boxes_outside_the_grid_and_other_classes_make_no_targets() -> None:
@@ -76,7 +76,7 @@ def test_boxes_outside_the_grid_and_other_classes_make_no_targets() -> None:
     beyond = [20.0, 1.0, 0, 4, 2, 1.5, 0, 0, 0]
     boxes = make_boxes(torch.tensor([inside, beyond, inside]), [0, 0, 3])
     targets = CenterPointTargets().assign(batch_with([boxes]), (*CLASSES, "animal"), GROUPS, GRID)
-    assert targets.cells.tolist() == [[0, 1, 17, 17]]
+    assert targets.cells.tolist() == [[0, 1, 17, 21]]
 
 
 def test_absurd_boxes_do_no_harm() -> None:

@@ -102,7 +102,11 @@ def test_the_overlap_loss_teaches_the_guess_alone() -> None:
     regression.requires_grad_()
     overlap.requires_grad_()
     output = CenterPointOutput(
-        heatmap=torch.zeros(1, 3, 32, 32), regression=regression, grid=GRID, groups=GROUPS, overlap=overlap
+        heatmap=torch.zeros(1, 3, GRID.num_y, GRID.num_x),
+        regression=regression,
+        grid=GRID,
+        groups=GROUPS,
+        overlap=overlap,
     )
     loss = CenterPointLoss(overlap=2.0)(output, targets)["overlap"]
     assert loss.item() == pytest.approx(2.0 * 0.75, abs=1e-4)

@@ -321,7 +321,8 @@ def test_a_detector_predicts_boxes_and_near_field_and_looks_at_mirrored_frames()
         heads=heads,
         test_flips=("y",),
     )
-    truth = NearField(cells=random_cells(), grid=LEVEL)
+    cells = random_cells()
+    truth = NearField(cells=torch.cat((cells, cells[:, :8]), dim=1), grid=LEVEL)
     batch = make_batch(None, make_lidar([50, 80]), [two_boxes(), None], augmentation())
     batch = dataclasses.replace(batch, near_field=(None, truth))
     losses = detector.losses(detector(batch), batch)

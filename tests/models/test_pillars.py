@@ -14,6 +14,7 @@ from perception.models.layers import RowNorm
 from tests.models.scenes import GRID, make_lidar, second
 
 FIELDS = {"intensity": 1 / 255, "time_lag_s": 1.0}
+SQUARE = Grid.square(12.8, 0.8)
 
 
 class Unchanged(nn.Identity):
@@ -44,8 +45,8 @@ def clockwise(bev: Tensor) -> Tensor:
 @pytest.mark.parametrize("quarter_turns", [1, 2, 3])
 def test_turning_the_points_turns_the_map(quarter_turns: int) -> None:
     encoder, points = bare_encoder(), make_lidar([400])
-    still = encoder(points, turn(0.0), {"main": GRID})
-    turned = encoder(points, turn(quarter_turns * math.pi / 2), {"main": GRID})
+    still = encoder(points, turn(0.0), {"main": SQUARE})
+    turned = encoder(points, turn(quarter_turns * math.pi / 2), {"main": SQUARE})
     features, validity = still.features, still.validity
     for _ in range(quarter_turns):
         features, validity = clockwise(features), clockwise(validity)
@@ -75,8 +76,8 @@ def test_the_direction_of_the_turn() -> None:
     points = dataclasses.replace(make_lidar([1]), points=torch.tensor([[10.1, 0.1, 0.0, 50.0, 0.0]]))
     ahead = bare_encoder()(points, turn(0.0), {"main": GRID}).validity
     left = bare_encoder()(points, turn(math.pi / 2), {"main": GRID}).validity
-    assert ahead.nonzero().tolist() == [[0, 0, 16, 28]]
-    assert left.nonzero().tolist() == [[0, 0, 28, 15]]
+    assert ahead.nonzero().tolist() == [[0, 0, 16, 32]]
+    assert left.nonzero().tolist() == [[0, 0, 28, 19]]
 
 
 def test_the_order_of_the_points_does_not_matter() -> None:
@@ -147,7 +148,7 @@ def test_backbone_must_fit_the_points_and_the_grid() -> None:
 def test_each_sample_moves_by_its_own_augmentation() -> None:
     encoder, points = bare_encoder(), make_lidar([50, 70])
     moves = torch.cat((turn(0.0), turn(math.pi / 2)))
-    both = encoder(points, moves, {"main": GRID}).features
-    still = encoder(points, turn(0.0, 2), {"main": GRID}).features
+    both = encoder(points, moves, {"main": SQUARE}).features
+    still = encoder(points, turn(0.0, 2), {"main": SQUARE}).features
     torch.testing.assert_close(both[0], still[0])
     torch.testing.assert_close(both[1], clockwise(still[1]), rtol=1e-4, atol=1e-4)

@@ -62,7 +62,7 @@ def test_a_return_lands_and_moves_as_a_box_there_would(name: str) -> None:
     x, y, vx, vy = 5.3, -3.1, 4.0, 2.5
     box = torch.tensor([[x, y, 0.5, 4.0, 2.0, 1.5, 0.0, vx, vy]])
     moved = transform_boxes(move, box)[0]
-    column, row = ((moved[:2] + 12.8) / 0.8).floor().long().tolist()
+    column, row = ((moved[:2] + torch.tensor([16.0, 12.8])) / 0.8).floor().long().tolist()
     features = bare_encoder()(points_of(radar_returns([(x, y, vx, vy, 0.05)])), move[None], {"main": GRID}).features[0]
     density = features[6].expm1()
     assert density.sum().item() == pytest.approx(1, abs=1e-4)
@@ -94,7 +94,7 @@ def test_an_oblong_covariance_turns_with_the_frame() -> None:
 def test_the_mean_velocity_and_its_spread_are_those_of_the_returns() -> None:
     returns = radar_returns([(0.4, 0.4, 3.0, 1.0, 0.01), (0.4, 0.4, 5.0, 1.0, 0.01), (0.4, 0.4, 0, 0, 0.01)])
     returns[2, 4:6] = torch.nan
-    features = bare_encoder()(points_of(returns), NOTHING[None], {"main": GRID}).features[0, :, 16, 16]
+    features = bare_encoder()(points_of(returns), NOTHING[None], {"main": GRID}).features[0, :, 16, 20]
     assert (features[7:] * 10).tolist() == pytest.approx([4.0, 1.0, 1.0], abs=1e-3)
     assert features[6].expm1().item() == pytest.approx(3.0, abs=0.1)
 
@@ -107,8 +107,8 @@ def test_what_a_network_reads_of_a_return() -> None:
     returns[0, 7:10] = torch.tensor([0.25, 0.1, 1.0])
     returns[1, [3, 4]] = torch.nan  # neither cross-section nor velocity
     part(points_of(returns), NOTHING[None], {"main": GRID})
-    place = [(5.3 + 12.8) / 0.8 % 1 - 0.5, (-3.1 + 12.8) / 0.8 % 1 - 0.5]
-    position = [5.3 / 12.8, -3.1 / 12.8, 0.5 / 5]
+    place = [(5.3 + 16) / 0.8 % 1 - 0.5, (-3.1 + 12.8) / 0.8 % 1 - 0.5]
+    position = [5.3 / 16, -3.1 / 12.8, 0.5 / 5]
     assert seen[0][0].tolist() == pytest.approx(
         [*position, *place, 0.4, -0.2, 1, 0.5, 1.0, 0.1 / 0.5, 0.25, 0.1, 1.0], abs=1e-5
     )
@@ -140,7 +140,7 @@ def test_any_returns_train_and_absent_rows_are_zero(heights: bool, counts: list[
     result = branch(batch, {"main": GRID})
     assert result.present.tolist() == [count is not None for count in counts]
     level = result.bev["main"]
-    assert level.features.shape == (2, 16, 32, 32)
+    assert level.features.shape == (2, 16, 32, 40)
     assert level.features.isfinite().all()
     for count, features, validity in zip(counts, level.features, level.validity, strict=True):
         assert not (count is None and features.any())

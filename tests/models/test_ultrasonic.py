@@ -107,8 +107,8 @@ def test_mixed_precision_draws_the_same_arcs() -> None:
 def test_an_indirect_echo_lies_on_an_ellipse() -> None:
     one = echo(sender=[2.0, 0.5, 0.0], receiver=[2.0, -0.5, 0.0], distance_m=1.5)
     occupied = drawn(one)[OCCUPIED]
-    row, column = divmod(occupied.argmax().item(), 64)
-    y, x = (row + 0.5) * 0.2 - 6.4, (column + 0.5) * 0.2 - 6.4
+    row, column = divmod(occupied.argmax().item(), 80)
+    y, x = (row + 0.5) * 0.2 - 6.4, (column + 0.5) * 0.2 - 8.0
     assert (math.hypot(x - 2, y - 0.5) + math.hypot(x - 2, y + 0.5)) / 2 == pytest.approx(1.5, abs=0.15)
 
 
@@ -137,8 +137,8 @@ def test_a_mute_neighbour_darkens_its_own_sight() -> None:
 
 def test_what_is_too_close_to_measure_stands_before_the_sensor() -> None:
     channels = drawn(echo(kind=int(EchoKind.NOTHING), state=int(EchoState.TOO_CLOSE), distance_m=4.0))
-    row, column = divmod(channels[CLOSE].argmax().item(), 64)
-    assert math.hypot((column + 0.5) * 0.2 - 6.4 - 3.2, (row + 0.5) * 0.2 - 6.4) < 0.3
+    row, column = divmod(channels[CLOSE].argmax().item(), 80)
+    assert math.hypot((column + 0.5) * 0.2 - 8.0 - 3.2, (row + 0.5) * 0.2 - 6.4) < 0.3
     assert channels[[OCCUPIED, FREE, MUTE]].abs().max() == 0
 
 
@@ -173,10 +173,10 @@ def test_the_coarse_level_takes_the_maximum_of_its_cells() -> None:
     maps = bare_encoder()(echoes, move, GRIDS)
     near, main = maps["near"], maps["main"]
     pooled = nn.functional.max_pool2d(near.features, 4)  # cells of 0.2 m -> 0.8 m
-    torch.testing.assert_close(main.features[:, :, 8:24, 8:24], pooled)
-    assert torch.equal(main.validity[:, :, 8:24, 8:24], nn.functional.max_pool2d(near.validity.float(), 4) > 0)
+    torch.testing.assert_close(main.features[:, :, 8:24, 10:30], pooled)
+    assert torch.equal(main.validity[:, :, 8:24, 10:30], nn.functional.max_pool2d(near.validity.float(), 4) > 0)
     outside = main.features.clone()
-    outside[:, :, 8:24, 8:24] = 0
+    outside[:, :, 8:24, 10:30] = 0
     assert not outside.any()
 
 
@@ -200,8 +200,8 @@ def test_any_sensors_train_and_absent_rows_are_zero(sensors: list) -> None:
     assert branch.out_channels == {"near": 8, "main": 5}
     result = branch(batch, GRIDS)
     assert result.present.tolist() == [numbers is not None for numbers in sensors]
-    assert result.bev["near"].features.shape == (2, 8, 64, 64)
-    assert result.bev["main"].features.shape == (2, 5, 32, 32)
+    assert result.bev["near"].features.shape == (2, 8, 64, 80)
+    assert result.bev["main"].features.shape == (2, 5, 32, 40)
     for level in result.bev.values():
         assert level.features.isfinite().all()
         for numbers, features, validity in zip(sensors, level.features, level.validity, strict=True):

@@ -146,9 +146,9 @@ def test_voxels_are_described_by_the_mean_of_their_points() -> None:
     )
     encoder(dataclasses.replace(make_lidar([4]), points=points), stay(), {"main": GRID})
     (voxels,) = seen
-    assert voxels.shape == (20, 128, 128)
-    assert voxels.coords.tolist() == [[0, 13, 64, 64], [0, 15, 74, 49]]
-    reach = (12.8, 12.8, 5.0)
+    assert voxels.shape == (20, 128, 160)
+    assert voxels.coords.tolist() == [[0, 13, 64, 80], [0, 15, 74, 65]]
+    reach = (16.0, 12.8, 5.0)
     mean = (0.12, 0.11, 0.3)
     position = [value / most for value, most in zip(mean, reach, strict=True)]
     offset = [(0.12 - 0.1) / 0.2, (0.11 - 0.1) / 0.2, (0.3 - 0.4) / 0.4]
@@ -158,10 +158,10 @@ def test_voxels_are_described_by_the_mean_of_their_points() -> None:
 def test_cells_with_points_are_valid_and_rows_are_y() -> None:
     points = dataclasses.replace(make_lidar([1]), points=torch.tensor([[10.1, 0.1, 0.0, 50.0, 0.0]]))
     level = make_encoder()(points, stay(), {"main": GRID})
-    assert level.features.shape == (1, 8, 32, 32)
-    assert level.validity.nonzero().tolist() == [[0, 0, 16, 28]]
+    assert level.features.shape == (1, 8, 32, 40)
+    assert level.validity.nonzero().tolist() == [[0, 0, 16, 32]]
     turned = yaw_matrix(torch.tensor([math.pi / 2], dtype=torch.float64))
-    assert make_encoder()(points, turned, {"main": GRID}).validity.nonzero().tolist() == [[0, 0, 28, 15]]
+    assert make_encoder()(points, turned, {"main": GRID}).validity.nonzero().tolist() == [[0, 0, 28, 19]]
 
 
 def test_layers_are_stacked_as_channels() -> None:
@@ -194,7 +194,7 @@ def test_a_shift_by_whole_cells_shifts_the_map() -> None:
 def test_empty_clouds_are_normal(counts: list[int]) -> None:
     encoder = make_encoder().train()
     level = encoder(make_lidar(counts), stay(len(counts)), {"main": GRID})
-    assert level.features.shape == (len(counts), 8, 32, 32)
+    assert level.features.shape == (len(counts), 8, 32, 40)
     for features, validity, count in zip(level.features, level.validity, counts, strict=True):
         assert features.isfinite().all()
         assert bool(validity.any()) == (count > 0)

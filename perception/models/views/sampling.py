@@ -151,4 +151,4 @@ class SamplingView(View):
         mean, total = heights[0] * weights[0], known[0] * weights[0]
         for values, there, weight in zip(heights[1:], known[1:], weights[1:], strict=True):
             mean, total = torch.addcmul(mean, values, weight), torch.addcmul(total, there, weight)
-        return (mean / total.clamp(min=1e-6)).movedim(3, 1)
+        return (mean / total.clamp(min=torch.finfo(total.dtype).tiny)).movedim(3, 1)
