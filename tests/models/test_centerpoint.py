@@ -60,7 +60,7 @@ def test_boxes_come_back_through_any_augmentation(yaw_rad: float, scale: float, 
 
 
 def test_targets_by_hand() -> None:
-    # On a grid of 0.8 m cells, x = 6.3 lies in column 27 from -16 m (0.875 cells in), y = -3.1 in row 12 from -12.8 m (0.125 in).
+    # In cells of 0.8 m, x = 6.3 lies in column 27 from -16 m (0.875 in), y = -3.1 in row 12 from -12.8 m (0.125 in).
     targets = CenterPointTargets().assign(batch_with([None, two_boxes()]), CLASSES, GROUPS, GRID)
     assert targets.annotated.tolist() == [False, True]
     assert targets.cells.tolist() == [[1, 1, 12, 27], [1, 0, 25, 13]]

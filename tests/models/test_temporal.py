@@ -17,7 +17,7 @@ from perception.structures import Batch, BevMap, FusedFeatures
 from perception.structures.state import DetectorState
 from tests.models.scenes import augmentation, make_batch, make_cameras, make_detector, make_lidar, two_boxes
 
-SMALL = Grid.square(6.4, 0.8)  # 16 x 16 cells
+SMALL = Grid((-8.0, 8.0), (-6.4, 6.4), (-5.0, 3.0), (0.8, 0.8, 8.0))  # 16 rows of 20 cells
 NOTHING = torch.eye(4, dtype=torch.float64)
 
 
@@ -50,7 +50,7 @@ def painted(batch: Batch) -> Tensor:
     centers = torch.nn.functional.pad(SMALL.centers_xy(), (0, 1)).flatten(0, 1)
     places = torch.stack([transform_points(move, centers) for move in aug2global])  # (B, Y * X, 3)
     x, y = places[..., 0] - 1000, places[..., 1] - 600
-    return torch.stack((0.3 * x - 0.2 * y + 1, 0.1 * x + 0.4 * y), dim=1).unflatten(2, (16, 16)).float()
+    return torch.stack((0.3 * x - 0.2 * y + 1, 0.1 * x + 0.4 * y), dim=1).unflatten(2, (16, 20)).float()
 
 
 def history(num_moments: int = 2, channels: int = 2) -> BevHistory:
@@ -67,20 +67,20 @@ def test_maps_are_moved_by_the_true_motion_whatever_the_augmentation(then: Tenso
     now2then = torch.linalg.inv(memory.aug2global[:, 0]) @ aug2global
     warped, inside = warp_maps(memory.features["main"][:, 0], now2then, SMALL)
     assert inside.float().mean() > 0.4
-    shrunk, _ = warp_maps(torch.ones(2, 1, 16, 16), now2then, SMALL)
+    shrunk, _ = warp_maps(torch.ones(2, 1, 16, 20), now2then, SMALL)
     interior = shrunk > 0.999  # at the border, the map fades into nothing
     torch.testing.assert_close(warped.where(interior, 0.0), painted(later).where(interior, 0.0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_standing_thing_stays_at_its_place_in_the_world() -> None:
     # 4 m ahead and 2 m left; the vehicle drives 1.6 m and turns to the left: then it is 2.4 m ahead of where it stood.
-    bright = torch.zeros(1, 1, 16, 16)
-    bright[0, 0, 10, 13] = 1.0  # its centre lies at x 4.4, y 2.0
+    bright = torch.zeros(1, 1, 16, 20)
+    bright[0, 0, 10, 15] = 1.0  # its centre lies at x 4.4, y 2.0
     now2then = yaw_matrix(torch.tensor([math.pi / 2], dtype=torch.float64))
     now2then[0, :2, 3] = torch.tensor([1.6, 0.0])
     warped, _ = warp_maps(bright, now2then, SMALL)
     # Relative to the vehicle (2.8, 2.0) along the old axes, which is 2.0 ahead and 2.8 to the right along the new.
-    assert warped[0, 0].argmax().item() == 4 * 16 + 10
+    assert warped[0, 0].argmax().item() == 4 * 20 + 12
     nearest, inside = warp_maps(bright, now2then, SMALL, nearest=True)
     assert nearest.sum() == 1
     assert not inside.all()
@@ -88,7 +88,7 @@ def test_a_standing_thing_stays_at_its_place_in_the_world() -> None:
 
 def test_without_a_past_nothing_changes() -> None:
     batch = moments([pose(0, 0, 0), pose(1, 0, 0)], 0.0)
-    fused = fused_of(torch.randn(2, 2, 16, 16))
+    fused = fused_of(torch.randn(2, 2, 16, 20))
     result, memory = history()(fused, batch)
     assert torch.equal(result.bev["main"].features, fused.bev["main"].features)
     assert memory.kept.tolist() == [[True], [True]]
@@ -101,7 +101,7 @@ def step(part: BevHistory, features: Tensor, batch: Batch, state: BevMemory | No
 
 
 def test_a_drive_that_begins_anew_forgets() -> None:
-    part, maps = history(), torch.randn(4, 2, 16, 16)
+    part, maps = history(), torch.randn(4, 2, 16, 20)
     poses = [pose(0, 0, 0)] * 4
     _, memory = step(part, maps, moments(poses, 0.0, ["a", "b", "c", "d"]), None)
     scenes = ["a", "other", "c", "d"]
@@ -117,7 +117,7 @@ def test_a_drive_that_begins_anew_forgets() -> None:
 
 
 def test_neighbours_do_not_matter() -> None:
-    part, maps = history(), torch.randn(3, 2, 16, 16)
+    part, maps = history(), torch.randn(3, 2, 16, 20)
     poses, scenes = [pose(0, 0, 0), pose(3, 1, 1), pose(2, 2, 2)], ["a", "b", "c"]
     _, memory = step(part, maps, moments(poses, 0.0, scenes), None)
     together, _ = step(
@@ -133,7 +133,7 @@ def test_neighbours_do_not_matter() -> None:
 def test_the_last_moments_are_remembered_newest_first_as_they_were_seen() -> None:
     part, memory, seen = history(num_moments=3), None, []
     for number in range(5):
-        seen.append(torch.randn(1, 2, 16, 16))
+        seen.append(torch.randn(1, 2, 16, 20))
         _, memory = step(part, seen[-1], moments([pose(number, 0, 0)], 0.5 * number), memory)
     assert torch.equal(memory.features["main"][0], torch.cat(seen[:1:-1]))
     assert (memory.timestamps_us.diff(dim=1) == -500_000).all()
@@ -141,7 +141,7 @@ def test_the_last_moments_are_remembered_newest_first_as_they_were_seen() -> Non
 
 
 def test_what_lies_in_forgotten_rows_is_not_read() -> None:
-    part, maps = history().train(), torch.randn(2, 2, 16, 16)
+    part, maps = history().train(), torch.randn(2, 2, 16, 20)
     poses = [pose(0, 0, 0)] * 2
     _, memory = step(part, maps, moments(poses, 0.0), None)
     memory = memory.reset(torch.tensor([False, True]))
@@ -155,22 +155,22 @@ def test_what_lies_in_forgotten_rows_is_not_read() -> None:
 
 
 def test_cells_that_were_not_seen_then_take_nothing() -> None:
-    part, maps = history(), torch.randn(1, 2, 16, 16)
+    part, maps = history(), torch.randn(1, 2, 16, 20)
     _, memory = step(part, maps, moments([pose(0, 0, 0)], 0.0), None)
     memory.validity["main"][..., :8] = False
     result, _ = part(fused_of(maps), moments([pose(0, 0, 0)], 0.5), memory)
     changed = (result.bev["main"].features != maps).any(1)[0]
     assert not changed[:, :8].any()
     assert changed[:, 8:].any()
-    blind = dataclasses.replace(fused_of(maps).bev["main"], validity=torch.zeros(1, 1, 16, 16, dtype=torch.bool))
+    blind = dataclasses.replace(fused_of(maps).bev["main"], validity=torch.zeros(1, 1, 16, 20, dtype=torch.bool))
     result, newer = part(FusedFeatures(bev={"main": blind}), moments([pose(0, 0, 0)], 0.5), memory)
     assert torch.equal(result.bev["main"].validity, memory.validity["main"][:, 0])
     assert not newer.validity["main"][:, 0].any()  # only what was seen at the time
 
 
 def test_cells_take_nothing_from_unseen_neighbours_and_do_not_fade_at_the_edge() -> None:
-    maps = torch.ones(1, 2, 16, 16)
-    validity = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    maps = torch.ones(1, 2, 16, 20)
+    validity = torch.ones(1, 1, 16, 20, dtype=torch.bool)
     validity[..., 8:] = False
     move = torch.eye(4, dtype=torch.float64)
     move[0, 3] = 0.3 * SMALL.cell_m[0]  # what is 1 and was seen comes to 0.3 from what is 100 and was not
@@ -179,16 +179,16 @@ def test_cells_take_nothing_from_unseen_neighbours_and_do_not_fade_at_the_edge()
         ages_s=torch.ones(1), kept=torch.ones(1, 1, dtype=torch.bool),
     )  # fmt: skip
     warped, seen = _warp_seen(past, SMALL)
-    assert seen[0, 0, 0].tolist() == [True] * 8 + [False] * 8
+    assert seen[0, 0, 0].tolist() == [True] * 8 + [False] * 12
     torch.testing.assert_close(warped[..., :8], maps[..., :8])
     past = dataclasses.replace(past, now2then=torch.linalg.inv(move)[None])
     warped, seen = _warp_seen(past, SMALL)
-    assert seen[0, 0, 0].tolist() == [True] * 8 + [False] * 8  # the first reaches 0.3 of a cell beyond the map
+    assert seen[0, 0, 0].tolist() == [True] * 8 + [False] * 12  # the first reaches 0.3 of a cell beyond the map
     torch.testing.assert_close(warped[..., :8], maps[..., :8])
 
 
 def test_age_and_what_was_seen_then_matter() -> None:
-    part, maps = history(), torch.randn(1, 2, 16, 16)
+    part, maps = history(), torch.randn(1, 2, 16, 20)
     maps[..., 4:8] = 0.0
     _, memory = step(part, maps, moments([pose(0, 0, 0)], 0.0), None)
     soon, _ = step(part, maps, moments([pose(0, 0, 0)], 0.5), memory)
@@ -205,11 +205,11 @@ def test_the_past_is_learnt_from() -> None:
     part = BevHistory(channels={"main": 4}, num_moments=1)
     optimizer, errors = torch.optim.Adam(part.parameters(), 0.02), []
     for number in range(80):
-        past = torch.rand(2, 4, 16, 16)
+        past = torch.rand(2, 4, 16, 20)
         motion = [pose(0.4 * (number % 5), 0, 0.1 * (number % 3)), pose(0, 0.3, 0)]
         _, memory = step(part, past, moments([pose(0, 0, 0)] * 2, 0.0), None)
         later = moments(motion, 0.5)
-        result, _ = step(part, torch.zeros(2, 4, 16, 16), later, memory)
+        result, _ = step(part, torch.zeros(2, 4, 16, 20), later, memory)
         now2then = torch.linalg.inv(memory.aug2global[:, 0]) @ later.ego2global
         expected, inside = warp_maps(past, now2then, SMALL)
         loss = ((result - expected) * inside).square().sum() / inside.sum() / 4
@@ -223,14 +223,14 @@ def test_the_past_is_learnt_from() -> None:
 def test_states_that_do_not_fit_are_refused() -> None:
     part = history()
     batch = moments([pose(0, 0, 0)], 0.0)
-    _, memory = part(fused_of(torch.randn(1, 2, 16, 16)), batch)
+    _, memory = part(fused_of(torch.randn(1, 2, 16, 20)), batch)
     two = moments([pose(0, 0, 0)] * 2, 0.5)
     with pytest.raises(ValueError, match=r"state must be of 2 drives and levels .'main'., got 1 and .'main'."):
-        part(fused_of(torch.randn(2, 2, 16, 16)), two, memory)
+        part(fused_of(torch.randn(2, 2, 16, 20)), two, memory)
     with pytest.raises(ValueError, match=r"state must be of the grids .*, got .*"):
         part(fused_of(torch.randn(1, 2, 16, 16), Grid.square(4.0, 0.5)), moments([pose(0, 0, 0)], 0.5), memory)
     with pytest.raises(TypeError, match="state must be a BevMemory, got str"):
-        part(fused_of(torch.randn(1, 2, 16, 16)), batch, "memory")  # type: ignore[arg-type]
+        part(fused_of(torch.randn(1, 2, 16, 20)), batch, "memory")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="channels must name a level and num_moments be above 0"):
         BevHistory(channels={"main": 2}, num_moments=0)
 
