@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
@@ -24,7 +25,7 @@ from perception.evaluation.map_report import (
     score_maps,
     write_map_predictions,
 )
-from perception.evaluation.map_truths import MapTruths, look_up
+from perception.evaluation.map_truths import MapTruths, _on_ground, look_up
 from perception.evaluation.tasks import TASKS, score_tasks
 from perception.formats.map_predictions import PredictedMap
 from perception.formats.nuscenes_map import VectorMapBuilder, write_maps
@@ -187,6 +188,15 @@ def test_in_the_lidars_frame_a_prediction_is_read_ahead_of_the_rear_axle(dataset
     np.testing.assert_allclose(truth.points_m[1][0, 0], [0.9 - 49.75, 49.75], atol=1e-6)
     reach = np.abs(truth.points_m[0]).max(), np.abs(truth.points_m[1]).max()
     assert max(reach) < PRIOR_GRID.x_range_m[1] - 0.25  # nothing is asked for that is not predicted
+
+
+def test_a_tilted_frame_lies_on_the_map_where_its_x_axis_points() -> None:
+    # Turned by 0.5 about z, then nose up by 0.3 about its own y, then rolled by 0.4 about its own x.
+    tilted = np.eye(4)
+    tilted[:3, :3] = Rotation.from_euler("ZYX", [0.5, -0.3, 0.4]).as_matrix()
+    tilted[:3, 3] = [7.0, -2.0, 1.5]
+    cos, sin = math.cos(0.5), math.sin(0.5)
+    np.testing.assert_allclose(_on_ground(tilted), [[cos, -sin, 7], [sin, cos, -2], [0, 0, 1]], atol=1e-12)
 
 
 def test_a_prediction_of_some_classes_is_scored_on_these(dataset: tuple[Path, Index]) -> None:
