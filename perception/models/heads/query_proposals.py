@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_BELOW = 100.0  # logits: further down than any peak lies, little enough to keep float32's order
+_BELOW = 100.0  # logits: further down than any peak lies
 _STEP = 1e-13  # between cells: nothing beside a difference of scores, yet float64 tells -100 from -100 - 1e-13
 
 
@@ -79,11 +79,11 @@ class QueryProposals:
             `num_queries` peaks, at most all cells of all classes; where there are fewer peaks, the best other cells
             come behind them. Of equal ones the first goes first, in any batch and on any device.
         """
-        logits = heatmap.float()
+        logits = heatmap.double()
         around = functional.max_pool2d(logits, self.peak_size_cells, stride=1, padding=self.peak_size_cells // 2)
         single = torch.tensor([name in self.single_cell_classes for name in class_names], device=logits.device)
         is_peak = (logits == around) | single[:, None, None]
-        ranked = torch.where(is_peak, logits, logits - _BELOW).flatten(1).double()  # (B, K, Y, X) -> (B, K Y X)
+        ranked = torch.where(is_peak, logits, logits - _BELOW).flatten(1)  # (B, K, Y, X) -> (B, K Y X)
         ranked = ranked - _STEP * torch.arange(ranked.shape[1], device=logits.device)
         places = ranked.topk(min(self.num_queries, ranked.shape[1])).indices  # (B, Q)
         num_cells = heatmap.shape[2] * heatmap.shape[3]
