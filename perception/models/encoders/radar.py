@@ -42,8 +42,8 @@ class RadarEncoder(PointEncoder):
     """Describes each return, spreads it by its covariance over the cells, and runs a 2-D backbone on the sums.
 
     Beside the sums, the backbone reads how many returns a cell holds, their mean velocity and its spread. Positions,
-    velocities and covariances turn, scale and mirror with `ego2aug`. Returns beyond the level, or whose place or
-    covariance is not finite, do not count; any other field that is not finite reads as 0.
+    velocities and covariances turn, scale and mirror with `ego2aug`. Returns beyond the level, whose place is not
+    finite or whose covariance is not that of anything, do not count; any other field that is not finite reads as 0.
 
     Args:
         fields: extra columns of the returns to read, such as cross-section, age and quality -> factor that brings the
@@ -140,6 +140,8 @@ class RadarEncoder(PointEncoder):
         lower, upper = (place.new_tensor(bounds) for bounds in zip(grid.x_range_m, grid.y_range_m, strict=True))
         counts = ((place[:, :2] >= lower) & (place[:, :2] < upper)).all(1)
         counts &= place.isfinite().all(1) & covariances.isfinite().flatten(1).all(1)
+        variances = covariances.diagonal(dim1=1, dim2=2)  # (P, 2)
+        counts &= (variances >= 0).all(1) & (variances.prod(1) >= covariances[:, 0, 1].square())
         return _Returns(
             points=place[counts],
             fields=fields[counts].nan_to_num(0.0, 0.0, 0.0),
@@ -163,7 +165,7 @@ def _describe(returns: _Returns, grid: Grid) -> Tensor:
         velocities,
         known,
         deviations.clamp(max=10.0),
-        correlation.clamp(-1.0, 1.0),
+        correlation,
         returns.fields,
     )
     return torch.cat([part.to(points.dtype) for part in parts], dim=1)

@@ -91,7 +91,7 @@ class UltrasonicEncoder(nn.Module):
             ValueError: the cells of the coarse level are smaller than those of the fine one.
         """
         grid = grids[self.level]
-        drawn = self._draw(_turn(echoes, ego2aug), len(ego2aug), grid)
+        drawn = self._draw(_turn(echoes, ego2aug), _turn(_silent(echoes), ego2aug), len(ego2aug), grid)
         level = BevMap(features=self.around(drawn.channels), validity=drawn.validity, grid=grid)
         maps = {self.level: level}
         if self.coarse is not None:
@@ -100,13 +100,13 @@ class UltrasonicEncoder(nn.Module):
             maps[self.coarse_level] = BevMap(features=features, validity=resampled.validity, grid=resampled.grid)
         return maps
 
-    def _draw(self, echoes: EchoBatch, batch_size: int, grid: Grid) -> _Drawn:
+    def _draw(self, echoes: EchoBatch, silent: EchoBatch, batch_size: int, grid: Grid) -> _Drawn:
         cell_m = max(grid.cell_m[:2])
         amplitude, widening = self._believe(echoes).unbind(1)  # (E,) each
         # Half a cell at least, or an arc would fall between the centres of the cells.
         sigma_m = (echoes.sigma_m.nan_to_num(0.0, 0.0, 0.0).square() + (cell_m / 2) ** 2).sqrt() * widening
         evidence = echo_splat(amplitude, sigma_m, _geometry(echoes), batch_size, grid)
-        silence = echo_splat(torch.ones_like(sigma_m), sigma_m.detach(), _silent(echoes), batch_size, grid)
+        silence = echo_splat(torch.ones_like(sigma_m), sigma_m.detach(), _geometry(silent), batch_size, grid)
         near, mute = silence[:, :1], silence[:, 1:2]  # (S, 1, Y, X)
         observed = (evidence[:, :2] > 0).any(1, keepdim=True)
         channels = torch.cat((evidence, observed.to(evidence.dtype), mute, near), dim=1)
@@ -154,20 +154,18 @@ def _geometry(echoes: EchoBatch) -> EchoGeometry:
     )
 
 
-def _silent(echoes: EchoBatch) -> EchoGeometry:
+def _silent(echoes: EchoBatch) -> EchoBatch:
     """What sensors without a measurement would cover: a mute one its reach, a ringing one the place before it."""
     mute = torch.isin(echoes.state, torch.tensor(_MUTE, device=echoes.state.device))
     close = echoes.state == EchoState.TOO_CLOSE
-    reach = torch.where(echoes.distance_m > 0, echoes.distance_m, _UNKNOWN_REACH_M).double()
+    known = echoes.distance_m.isfinite() & (echoes.distance_m > 0)
+    reach_m = torch.where(known, echoes.distance_m, _UNKNOWN_REACH_M)
     kind = torch.where(mute, int(EchoKind.NONE), torch.where(close, int(EchoKind.LATER), int(EchoKind.NOTHING)))
-    return EchoGeometry(
+    return replace(
+        echoes,
         sender=echoes.receiver,  # it is the one that listens which is mute
-        receiver=echoes.receiver,
-        distance_m=torch.where(close, _RING_DOWN_M, reach),
-        beam_rad=echoes.beam_rad.double(),
-        age_s=echoes.age_s.double(),
+        distance_m=torch.where(close, _RING_DOWN_M, reach_m),
         kind=kind,
-        batch_index=echoes.batch_index,
     )
 
 
