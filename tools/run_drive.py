@@ -90,6 +90,8 @@ def _run(parsed: argparse.Namespace) -> None:
     with atomic_writer(options.out_dir / "drive.json") as file:
         file.write(json.dumps(summary, indent=2).encode())
     print(f"{options.out_dir}: {report.num_boxes} boxes in {report.num_samples} samples of {parsed.drive}")
+    if report.blind:
+        print(f"{len(report.blind)} more without data of any sensor, named in drive.json")
     for kind, count in skipped.items():
         print(f"skipped {count} times: {kind}")
 

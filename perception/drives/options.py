@@ -86,7 +86,7 @@ def run_options(parsed: argparse.Namespace) -> RunOptions:
         version=parsed.version,
         index=parsed.index,
         out_dir=parsed.out_dir,
-        sensors=tuple(parsed.sensors.split(",")) if parsed.sensors else None,
+        sensors=tuple(parsed.sensors.split(",")) if parsed.sensors is not None else None,
         on_error=parsed.on_error,
         device=parsed.device,
         allowed_packages=tuple(parsed.allow_package),

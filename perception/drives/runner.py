@@ -64,6 +64,9 @@ def run_drive(
 
     Returns:
         Counts and times.
+
+    Raises:
+        ValueError: no sample has data of any sensor, so that nothing was predicted at all.
     """
     nothing = nothing or Predictions(token="", detections=no_detections())
     blind: list[str] = []
@@ -82,6 +85,10 @@ def run_drive(
             num_boxes += len(found.detections) if found.detections is not None else 0
             for writer in open_writers:
                 writer.write(sample, found)
+        if blind and not predict_s:
+            raise ValueError(
+                f"run_drive: samples must have data of a sensor that is read, got none in all {len(blind)}"
+            )
     return DriveReport(num_samples=len(predict_s), num_boxes=num_boxes, blind=tuple(blind), predict_s=tuple(predict_s))
 
 

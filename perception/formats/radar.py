@@ -104,7 +104,7 @@ def read_radar(
         raise ValueError(f"read_radar: {path}: {num_points} returns need {needed} bytes, got {available}: cut off")
     rows = np.frombuffer(data, dtype=dtype, count=num_points, offset=start)
     points = np.stack([rows[name].astype(np.float32) for name in RADAR_FIELDS], axis=1)  # (P, 18)
-    if np.isnan(points[0]).any():
+    if len(points) and np.isnan(points[0]).any():
         return np.zeros((0, len(RADAR_FIELDS)), dtype=np.float32)
     points = keep_finite(points, "read_radar", path, non_finite)
     return points if radar_filter is None else points[radar_filter.keeps(points)]
@@ -215,6 +215,6 @@ def _layout(path: Path, header: dict[str, list[str]]) -> tuple[np.dtype, int]:
     if not all(text.isascii() and text.isdigit() and len(text) < 10 for text in shape):
         raise ValueError(f"read_radar: {path}: WIDTH, HEIGHT and POINTS must be counts, got {shape}")
     width, height, num_points = map(int, shape)
-    if height != 1 or width != num_points or width < 1:
-        raise ValueError(f"read_radar: {path}: must be one row of POINTS = WIDTH > 0 returns, got {shape}")
+    if height != 1 or width != num_points:
+        raise ValueError(f"read_radar: {path}: must be one row of POINTS = WIDTH returns, got {shape}")
     return dtype, num_points

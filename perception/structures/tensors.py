@@ -43,6 +43,21 @@ def check_shapes(owner: object, shapes: Mapping[str, str], sizes: dict[str, int]
     return sizes
 
 
+def check_numbers(name: str, values: Tensor) -> None:
+    """Checks that a batch holds no NaN.
+
+    Args:
+        name: of the values and who reads them, for the message.
+        values: (B, ...).
+
+    Raises:
+        ValueError: it does; names the samples.
+    """
+    if bool(values.isnan().any()):
+        samples = values.isnan().flatten(1).any(1).nonzero()[:, 0].tolist()
+        raise ValueError(f"{name} must hold numbers, got NaN in samples {samples} of {len(values)}")
+
+
 def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
     """Applies a function to every tensor inside dataclasses, mappings and tuples.
 

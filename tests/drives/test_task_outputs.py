@@ -127,8 +127,8 @@ def test_nothing_is_known_where_no_sensor_was_there(tmp_path):
     assert nothing.near_field is None and len(nothing.detections) == 0
     assert nothing.map.probabilities.isnan().all() and nothing.map.class_names == ("walkway",)
     assert (nothing.occupancy.labels == FREE).all()
-    report = run_drive([BLIND], SaysTheSame(), [TaskWriter(tmp_path)], nothing)
-    assert report.blind == ("blind",)
+    with pytest.raises(ValueError, match="must have data of a sensor that is read, got none in all 1"):
+        run_drive([BLIND], SaysTheSame(), [TaskWriter(tmp_path)], nothing)
     assert np.isnan(read_map_prediction(map_path(tmp_path / "map", SCENE, "blind")).probabilities).all()
     assert not (tmp_path / "near_field").exists()
 

@@ -62,6 +62,14 @@ def test_a_scan_without_returns(tmp_path: Path) -> None:
     assert RadarPointCloud.from_file(str(tmp_path / "empty.pcd")).points.shape == (18, 0)
 
 
+def test_a_file_of_no_returns_is_a_radar_that_saw_nothing(scan: Path) -> None:
+    content = scan.read_bytes()
+    header = content[: len(content) - 1 - 60 * 43].replace(b"WIDTH 60", b"WIDTH 0").replace(b"POINTS 60", b"POINTS 0")
+    for end in (b"", b"\n"):
+        scan.write_bytes(header + end)
+        assert read_radar(scan).shape == (0, 18)
+
+
 def test_returns_that_are_not_finite(scan: Path) -> None:
     content = bytearray(scan.read_bytes())
     start = len(content) - 1 - 60 * 43
@@ -75,7 +83,7 @@ def test_returns_that_are_not_finite(scan: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b"POINTS 60", b"POINTS 999999999", r"must be one row of POINTS = WIDTH > 0 returns"),
+        (b"POINTS 60", b"POINTS 999999999", r"must be one row of POINTS = WIDTH returns"),
         (b"POINTS 60", b"POINTS 99999999999999999999", r"must be counts"),
         (b"POINTS 60", b"POINTS -60", r"must be counts"),
         (b"WIDTH 60", b"WIDTH 0", r"must be one row"),

@@ -215,6 +215,30 @@ def test_what_lies_in_the_rows_of_absent_sensors_does_not_matter(fill: float) ->
     assert torch.equal(found["near_field"].logits, expected["near_field"].logits)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30, -1e30, 1e8])
+@torch.no_grad()
+def test_numbers_that_no_sensor_says_drown_nothing(value: float) -> None:
+    batch = made_batch()
+    detector = settled(make_detector(), batch)
+
+    def spoilt(given: PointBatch) -> PointBatch:  # the first returns, each in another column
+        points = given.points.clone()
+        for row, column in enumerate(range(2, points.shape[1])):
+            points[row, column] = value
+        return dataclasses.replace(given, points=points)
+
+    numbers = ("distance_m", "sigma_m", "level", "beam_rad", "age_s")
+    echoes = {name: getattr(batch.ultrasonic, name).clone() for name in numbers}
+    for row, column in enumerate(echoes.values()):
+        column[row] = value
+    garbled = {name: spoilt(getattr(batch, name)) for name in ("lidar", "radar", "radar4d")}
+    given = dataclasses.replace(batch, **garbled, ultrasonic=dataclasses.replace(batch.ultrasonic, **echoes))
+    found, clean = detector(given).heads, detector(batch).heads
+    assert found["boxes"].regression.isfinite().all()
+    assert found["near_field"].logits.isfinite().all()
+    assert (found["boxes"].heatmap - clean["boxes"].heatmap).abs().max() < 30
+
+
 def test_a_sample_without_any_sensor_is_refused() -> None:
     with pytest.raises(ValueError, match=r"one of the sensors camera, fisheye, .* ultrasonic, got none for sample_1"):
         make_detector()(with_sensors(made_batch(), [SENSORS, ()]))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from perception.geometry.grid import Grid
 from perception.geometry.transforms import yaw_matrix
 from perception.models.encoders.pillars import PillarEncoder
+from perception.models.encoders.points import PointReader
 from perception.models.layers import RowNorm
 from tests.models.scenes import GRID, make_lidar, second
 
@@ -69,6 +70,14 @@ def test_points_are_described_by_their_pillar() -> None:
         from_mean = [(x - 0.2) / size_x, 0.0, (z - 0.5) / size_z]
         from_center = [x / size_x - 0.5, y / size_y - 0.5]
         assert row == pytest.approx([*position, *from_mean, *from_center], abs=1e-5)
+
+
+def test_fields_that_no_lidar_says_read_as_0_or_as_the_most_that_one_might() -> None:
+    reader, values = PointReader(fields={"intensity": 0.1}), [math.nan, math.inf, -math.inf, 1e30, -1e30, 50.0]
+    points = torch.zeros(len(values), 5)
+    points[:, 3] = torch.tensor(values)
+    found = reader(dataclasses.replace(make_lidar([len(values)]), points=points), turn(0.0))
+    assert found[:, 3].tolist() == [0, 0, 0, 10, -10, 5]
 
 
 def test_the_direction_of_the_turn() -> None:

@@ -345,6 +345,16 @@ def test_a_field_that_is_not_finite_reads_as_0_and_its_return_counts(column: int
     assert torch.equal(features[6:], whole[6:])  # density and motion
 
 
+def test_what_no_radar_says_reads_as_the_most_that_one_might_or_is_unknown() -> None:
+    returns = oblong(1.3, -2.1).repeat(4, 1)
+    returns[0, VX], returns[1, VY], returns[2, VX], returns[3, 2] = 101.0, -1e30, 99.0, 1e30
+    returns[:, RCS] = torch.tensor([1e8, -1e30, 199.0, 5.0])  # a twentieth of it is read
+    rows, _ = read_of(returns)
+    assert rows[:, 5:8].tolist() == [[0, 0, 0], [0, 0, 0], [pytest.approx(9.9), 0.25, 1], [pytest.approx(0.4), 0.25, 1]]
+    assert rows[:, 11].tolist() == pytest.approx([10, -10, 9.95, 0.25])
+    assert rows[:, 2].tolist() == pytest.approx([0.1, 0.1, 0.1, 10])
+
+
 @pytest.mark.parametrize("name", ["none", "mirrored, left, half", "an eighth to the left"])
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("column", [VX, VY])
@@ -439,9 +449,9 @@ def test_the_height_of_a_return_neither_turns_its_spread_nor_places_it() -> None
     move = plane([[1, 0], [0, 1]])
     move[2, 2], move[2, 3] = 2.0, 0.25
     low, high = oblong(5.3, -3.1), oblong(5.3, -3.1)
-    high[:, 2] = 40.0  # far above the level, which has no bounds there
+    high[:, 2] = 20.0  # far above the level, which has no bounds there
     rows, features = read_of(torch.cat((low, high)), move)
-    assert (rows[:, 2] * 5).tolist() == pytest.approx([1.25, 80.25])
+    assert (rows[:, 2] * 5).tolist() == pytest.approx([1.25, 40.25])
     assert torch.equal(rows[0, 3:], rows[1, 3:])
     assert features[6].expm1().sum().item() == pytest.approx(2, abs=1e-3)
     kept = dataclasses.replace(points_of(low), points=low.clone())

@@ -187,6 +187,25 @@ def test_cells_take_nothing_from_unseen_neighbours_and_do_not_fade_at_the_edge()
     torch.testing.assert_close(warped[..., :8], maps[..., :8])
 
 
+@pytest.mark.parametrize("broken", ["map", "pose"])
+def test_a_moment_that_is_not_finite_is_not_remembered(broken: str) -> None:
+    part, maps = history(), torch.randn(2, 2, 16, 20)
+    poses = [pose(0, 0, 0), pose(1, 0, 0)]
+    _, memory = step(part, maps, moments(poses, 0.0), None)
+    spoilt, wrong = maps.clone(), moments(poses, 0.5)
+    if broken == "map":
+        spoilt[1, 0, 3, 4] = torch.nan
+    else:
+        wrong = dataclasses.replace(wrong, ego2global=wrong.ego2global.clone())
+        wrong.ego2global[1, 0, 3] = torch.nan
+    result, memory = step(part, spoilt, wrong, memory)
+    assert result[0].isfinite().all()
+    assert broken == "map" or torch.equal(result[1], maps[1])  # nobody knows how the past lies to it
+    assert memory.kept[:, 0].tolist() == [True, False]
+    result, _ = step(part, maps, moments(poses, 1.0), memory)
+    assert result.isfinite().all()
+
+
 def test_age_and_what_was_seen_then_matter() -> None:
     part, maps = history(), torch.randn(1, 2, 16, 20)
     maps[..., 4:8] = 0.0

@@ -46,6 +46,18 @@ def test_a_drive_without_annotations_and_with_a_missing_file_goes_on(trained, tm
     assert first.name in capsys.readouterr().err
 
 
+def test_a_drive_without_any_of_the_sensors_is_an_error(trained, tmp_path, capsys):
+    root = write_synthetic_nuscenes(tmp_path / "set", annotations=False)
+    for file in (root / "samples" / "LIDAR_TOP").iterdir():
+        file.unlink()
+    out = tmp_path / "out"
+    assert load_tool("run_drive").main(arguments(trained, root, out, "--sensors", "lidar", "--no-pictures")) == 1
+    assert "samples must have data of a sensor that is read, got none in all 3" in capsys.readouterr().err
+    assert not (out / "results.json").exists() and not (out / "drive.json").exists()
+    assert load_tool("run_drive").main(arguments(trained, root, out, "--sensors", "")) == 1
+    assert "sensors must be of those in the config" in capsys.readouterr().err
+
+
 def test_results_never_take_the_place_of_the_sets_own_files(trained, dataroot, tmp_path, capsys):
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "near_field").symlink_to(dataroot / "near_field")

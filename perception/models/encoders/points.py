@@ -1,14 +1,21 @@
 """What the point encoders share: points in the augmented ego frame with named extra columns."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from perception.geometry.transforms import transform_points
 from perception.structures import PointBatch
 
+MOST = 10.0
+"""Of scaled fields, which are about 1: a sensor that works says no more, and a broken one must not drown the rest."""
+
 
 class PointReader(nn.Module):
     """Moves points into the augmented ego frame and picks their extra columns by name.
+
+    A field that is not finite reads as 0, one beyond 10 after scaling as 10.
 
     Args:
         fields: extra columns of the points to read -> factor that brings the column to about 1.
@@ -34,11 +41,27 @@ class PointReader(nn.Module):
         Raises:
             ValueError: the points lack a field.
         """
-        missing = [name for name in self.fields if name not in points.fields]
-        if missing:
-            raise ValueError(f"PointReader: points must have the fields {missing}, got {list(points.fields)}")
-        columns = [3 + points.fields.index(name) for name in self.fields]
+        fields = (named_columns(points, self.fields) * self.field_scales).nan_to_num(0.0, 0.0, 0.0).clamp(-MOST, MOST)
         counts = torch.bincount(points.batch_index, minlength=len(points.present)).tolist()
         parts = points.points[:, :3].split(counts)
         moved = [transform_points(move, part) for move, part in zip(ego2aug, parts, strict=True)]
-        return torch.cat((torch.cat(moved), points.points[:, columns] * self.field_scales), dim=1)
+        return torch.cat((torch.cat(moved), fields), dim=1)
+
+
+def named_columns(points: PointBatch, names: Sequence[str]) -> Tensor:
+    """Picks extra columns of points by name.
+
+    Args:
+        points: of any number of samples.
+        names: of the columns.
+
+    Returns:
+        (P, F), as they are.
+
+    Raises:
+        ValueError: the points lack one.
+    """
+    missing = [name for name in names if name not in points.fields]
+    if missing:
+        raise ValueError(f"PointReader: points must have the fields {missing}, got {list(points.fields)}")
+    return points.points[:, [3 + points.fields.index(name) for name in names]]

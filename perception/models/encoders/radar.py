@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from perception.geometry.grid import Grid
 from perception.models.encoders.height_attention import HeightAttention
-from perception.models.encoders.points import PointReader
+from perception.models.encoders.points import MOST, PointReader, named_columns
 from perception.models.grids import grid_reach_m, refine_grid
 from perception.models.layers import RowNorm
 from perception.models.necks.second import SecondBackbone
@@ -43,7 +43,8 @@ class RadarEncoder(PointEncoder):
 
     Beside the sums, the backbone reads how many returns a cell holds, their mean velocity and its spread. Positions,
     velocities and covariances turn, scale and mirror with `ego2aug`. Returns beyond the level, whose place is not
-    finite or whose covariance is not that of anything, do not count; any other field that is not finite reads as 0.
+    finite or whose covariance is not that of anything, do not count; any other field that is not finite reads as 0. A
+    velocity above 100 m/s is unknown.
 
     Args:
         fields: extra columns of the returns to read, such as cross-section, age and quality -> factor that brings the
@@ -79,7 +80,7 @@ class RadarEncoder(PointEncoder):
             )
         if not set(fields).isdisjoint(_TURNED):
             raise ValueError(f"RadarEncoder: fields must not name any of {', '.join(_TURNED)}, got {list(fields)}")
-        self.reader = PointReader(fields={**fields, **dict.fromkeys(_TURNED, 1.0)})
+        self.reader = PointReader(fields=fields)
         widths = (_GEOMETRY_CHANNELS + len(fields), *point_channels)
         self.point_layers = nn.Sequential(
             *(
@@ -133,8 +134,8 @@ class RadarEncoder(PointEncoder):
         )
 
     def _read(self, points: PointBatch, ego2aug: Tensor, grid: Grid) -> _Returns:
-        columns = self.reader(points, ego2aug)  # (P, 3 + F + 5)
-        place, fields, turned = columns[:, :3], columns[:, 3:-5], columns[:, -5:].double()
+        turned = named_columns(points, _TURNED).double()  # (P, 5)
+        place, fields = self.reader(points, ego2aug).split((3, len(self.reader.fields)), dim=1)
         turn = ego2aug[points.batch_index, :2, :2].double()  # (P, 2, 2)
         covariances = turn @ turned[:, [2, 3, 3, 4]].unflatten(1, (2, 2)) @ turn.mT
         lower, upper = (place.new_tensor(bounds) for bounds in zip(grid.x_range_m, grid.y_range_m, strict=True))
@@ -144,11 +145,16 @@ class RadarEncoder(PointEncoder):
         counts &= (variances >= 0).all(1) & (variances.prod(1) >= covariances[:, 0, 1].square())
         return _Returns(
             points=place[counts],
-            fields=fields[counts].nan_to_num(0.0, 0.0, 0.0),
-            velocities=(turn @ turned[:, :2, None])[counts, :, 0],
+            fields=fields[counts],
+            velocities=(turn @ _believable(turned[:, :2])[..., None])[counts, :, 0],
             covariances=covariances[counts],
             batch_index=points.batch_index[counts],
         )
+
+
+def _believable(velocities: Tensor) -> Tensor:
+    """Velocities (P, 2) m/s, unknown where no vehicle moves so fast."""
+    return velocities.masked_fill(~(velocities.abs() <= MOST * _VELOCITY_MPS).all(1, keepdim=True), torch.nan)
 
 
 def _describe(returns: _Returns, grid: Grid) -> Tensor:
@@ -160,7 +166,7 @@ def _describe(returns: _Returns, grid: Grid) -> Tensor:
     deviations = returns.covariances.diagonal(dim1=1, dim2=2).clamp(min=_MIN_DEVIATION_M**2).sqrt()  # (P, 2)
     correlation = returns.covariances[:, 0, 1:] / deviations.prod(1, keepdim=True)  # (P, 1)
     parts = (
-        points / points.new_tensor(grid_reach_m(grid)),
+        (points / points.new_tensor(grid_reach_m(grid))).clamp(-MOST, MOST),  # no bound holds z
         place - place.floor() - 0.5,
         velocities,
         known,

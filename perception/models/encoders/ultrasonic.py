@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from perception.formats.ultrasonic import EchoState
 from perception.geometry.grid import Grid
 from perception.models.encoders.dilation import ContentAwareDilation
+from perception.models.encoders.points import MOST
 from perception.models.layers import conv_block
 from perception.ops.echo_splat import EchoGeometry, EchoKind, echo_splat
 from perception.ops.scatter_reduce import scatter_reduce
@@ -117,7 +118,9 @@ class UltrasonicEncoder(nn.Module):
         direct = (echoes.sender == echoes.receiver).all(1)
         kinds = echoes.kind[:, None] == torch.arange(len(EchoKind), device=echoes.kind.device)
         numbers = (echoes.level, echoes.age_s, echoes.distance_m / _DISTANCE_M, direct)
-        columns = torch.stack([number.float() for number in numbers], dim=1).nan_to_num(0.0, 0.0, 0.0)
+        columns = (
+            torch.stack([number.float() for number in numbers], dim=1).nan_to_num(0.0, 0.0, 0.0).clamp(-MOST, MOST)
+        )
         with torch.autocast(columns.device.type, enabled=False):  # rounded widths would move the ends of the arcs
             judged = self.belief(torch.cat((columns, kinds.float()), dim=1))  # (E, 2)
         return torch.stack((judged[:, 0].sigmoid(), 1 + nn.functional.softplus(judged[:, 1] - 2)), dim=1)
@@ -148,7 +151,7 @@ def _geometry(echoes: EchoBatch) -> EchoGeometry:
         receiver=echoes.receiver,
         distance_m=echoes.distance_m.double(),
         beam_rad=echoes.beam_rad.double(),
-        age_s=echoes.age_s.double(),
+        age_s=echoes.age_s.double().masked_fill(~(echoes.age_s.abs() <= MOST), torch.nan),  # which says nothing
         kind=echoes.kind,
         batch_index=echoes.batch_index,
     )

@@ -15,6 +15,7 @@ from perception.models.heads.centerpoint_output import REGRESSION_CHANNELS, Cent
 from perception.ops.nms_circle import nms_circle
 from perception.ops.nms_rotated import nms_rotated
 from perception.structures import Detections
+from perception.structures.tensors import check_numbers
 
 _MAX_LOG_SIZE = 5.0  # 148 m: an untrained network must not give infinite boxes
 
@@ -105,8 +106,7 @@ class CenterPointDecoding:
         """
         self.check_groups(output.groups.num_groups)
         scores = output.heatmap.float().sigmoid()
-        if bool(scores.isnan().any()):
-            raise ValueError("CenterPointDecoding: heatmap must hold numbers, got NaN")
+        check_numbers("CenterPointDecoding: heatmap", scores)
         around = functional.max_pool2d(scores, self.peak_size_cells, stride=1, padding=self.peak_size_cells // 2)
         is_peak = (scores == around) & (scores >= self.score_threshold)
         peaks = torch.where(is_peak, self._rescore(scores, output), torch.zeros_like(scores))

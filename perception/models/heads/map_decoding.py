@@ -8,6 +8,7 @@ from perception.geometry.grid import Grid
 from perception.models.heads.map_output import MapOutput
 from perception.models.heads.near_field_targets import map_positions
 from perception.structures import MapPrediction
+from perception.structures.tensors import check_numbers
 
 
 def resample_map(values: Tensor, a2b: Tensor, grid_a: Grid, grid_b: Grid) -> Tensor:
@@ -47,8 +48,7 @@ def decode_map(output: MapOutput, ego2aug: Tensor) -> tuple[MapPrediction, ...]:
         ValueError: the network gave NaN, which would pass for a place that it was not asked about.
     """
     probabilities = output.logits.float().sigmoid()
-    if bool(probabilities.isnan().any()):
-        raise ValueError("decode_map: logits must hold numbers, got NaN")
+    check_numbers("decode_map: logits", probabilities)
     return tuple(
         MapPrediction(
             probabilities=_unaugmented(one, pose, output.grid), class_names=output.class_names, grid=output.grid

@@ -8,6 +8,7 @@ from perception.geometry.grid import Grid
 from perception.models.heads.near_field_output import NearFieldOutput
 from perception.models.heads.near_field_targets import map_positions
 from perception.structures import NearFieldPrediction
+from perception.structures.tensors import check_numbers
 
 
 @torch.no_grad()
@@ -26,8 +27,7 @@ def decode_near_field(output: NearFieldOutput, ego2aug: Tensor) -> tuple[NearFie
         ValueError: the network gave NaN, which would pass for a place that it was not asked about.
     """
     occupied = output.logits.float().sigmoid()
-    if bool(occupied.isnan().any()):
-        raise ValueError("decode_near_field: logits must hold numbers, got NaN")
+    check_numbers("decode_near_field: logits", occupied)
     occupied = occupied.masked_fill(~output.known[:, None, None], torch.nan)  # (B, Y, X)
     return tuple(
         NearFieldPrediction(occupied=_unaugmented(one, pose, output.grid), grid=output.grid)

@@ -6,6 +6,7 @@ from torch import Tensor
 from perception.models.heads.occupancy_output import OccupancyOutput
 from perception.models.heads.occupancy_targets import moved_labels
 from perception.structures import OccupancyPrediction
+from perception.structures.tensors import check_numbers
 
 
 @torch.no_grad()
@@ -25,8 +26,7 @@ def decode_occupancy(output: OccupancyOutput, ego2aug: Tensor) -> tuple[Occupanc
     Raises:
         ValueError: the network gave NaN, of which no class is the likeliest.
     """
-    if bool(output.logits.isnan().any()):
-        raise ValueError("decode_occupancy: logits must hold numbers, got NaN")
+    check_numbers("decode_occupancy: logits", output.logits)
     labels = output.logits.argmax(1).to(torch.uint8)  # (B, K, Z, Y, X) -> (B, Z, Y, X)
     free = output.logits.shape[1] - 1
     still = torch.eye(4, dtype=ego2aug.dtype, device=ego2aug.device)

@@ -97,8 +97,10 @@ class BevHistory(Temporal):
             TypeError: the state is another part's.
             ValueError: the state is of another number of drives, other levels or other grids.
         """
-        memory = _continued(_checked(state, fused, len(batch), self.in_channels), batch, self.max_age_s)
         aug2global = batch.ego2global @ torch.linalg.inv(batch.ego2aug)  # (B, 4, 4)
+        placed = _finite(aug2global)  # (B,)
+        memory = _continued(_checked(state, fused, len(batch), self.in_channels), batch, self.max_age_s)
+        memory = replace(memory, kept=memory.kept & placed[:, None])
         sample, moment = memory.kept.nonzero().unbind(1)  # (R,) each
         now2then = torch.linalg.inv(memory.aug2global[sample, moment]) @ aug2global[sample]  # (R, 4, 4)
         ages_s = _ages_s(memory, batch)[sample, moment].float()
@@ -117,12 +119,12 @@ class BevHistory(Temporal):
     def _remember(self, fused: FusedFeatures, batch: Batch, aug2global: Tensor, memory: BevMemory) -> BevMemory:
         newest = {name: fused.bev[name] for name in self.levels}
         older = self.num_moments - 1
-        everything = torch.ones(len(batch), dtype=torch.bool, device=batch.device)
+        sound = torch.stack([_finite(aug2global), *(_finite(bev.features) for bev in newest.values())]).all(0)  # (B,)
         return BevMemory(
             scenes=batch.scenes,
             timestamps_us=_prepend(batch.timestamps_us, memory.timestamps_us[:, :older]),
             aug2global=_prepend(aug2global, memory.aug2global[:, :older]),
-            kept=_prepend(everything, memory.kept[:, :older]),
+            kept=_prepend(sound, memory.kept[:, :older]),
             features={name: _prepend(bev.features, memory.features[name][:, :older]) for name, bev in newest.items()},
             validity={name: _prepend(bev.validity, memory.validity[name][:, :older]) for name, bev in newest.items()},
             grids=memory.grids,
@@ -191,6 +193,11 @@ def _spread(rows: Tensor, kept: Tensor, fill: float) -> Tensor:
 def _prepend(newest: Tensor, older: Tensor) -> Tensor:
     """(B, ...) and (B, T, ...) -> (B, 1 + T, ...), without gradient."""
     return torch.cat((newest.detach()[:, None], older), dim=1)
+
+
+def _finite(rows: Tensor) -> Tensor:
+    """(B, ...) -> (B,) whether all numbers of a sample are finite."""
+    return rows.detach().isfinite().flatten(1).all(1)
 
 
 def _ages_s(memory: BevMemory, batch: Batch) -> Tensor:
