@@ -109,6 +109,14 @@ def test_batch_statistics_of_the_neck_are_of_what_sensors_see() -> None:
     assert not neck(FusedFeatures(bev={"main": nowhere})).bev["main"].features.any()
 
 
+def test_a_level_that_the_stride_does_not_divide_is_named() -> None:
+    grid = Grid((-2.0, 2.0), (-2.5, 2.5), (-5.0, 3.0), (1.0, 1.0, 8.0))  # 5 rows of 4 cells
+    validity = torch.ones(1, 1, 5, 4, dtype=torch.bool)
+    fused = FusedFeatures(bev={"main": BevMap(features=torch.randn(1, 4, 5, 4), validity=validity, grid=grid)})
+    with pytest.raises(ValueError, match="level 'main' must have rows and columns in multiples of 2, got 5 and 4"):
+        BevNeck(levels={"main": second(4)})(fused)
+
+
 def test_bad_necks_are_refused() -> None:
     with pytest.raises(ValueError, match="levels must name at least one level, got none"):
         BevNeck(levels={})

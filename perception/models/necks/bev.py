@@ -30,6 +30,7 @@ class BevNeck(Neck):
         self.levels = nn.ModuleDict(levels)
         self.in_channels = {name: backbone.in_channels for name, backbone in levels.items()}
         self.out_channels = {name: backbone.out_channels for name, backbone in levels.items()}
+        self._strides = {name: backbone.total_stride for name, backbone in levels.items()}
 
     def forward(self, fused: FusedFeatures) -> FusedFeatures:
         """Refines the maps.
@@ -39,10 +40,18 @@ class BevNeck(Neck):
 
         Returns:
             The named levels with new features, validity and auxiliary outputs unchanged.
+
+        Raises:
+            ValueError: the rows or columns of a level are no multiple of its backbone's stride.
         """
         bev = {}
         for name, backbone in self.levels.items():
-            level = fused.bev[name]
+            level, stride = fused.bev[name], self._strides[name]
+            if level.grid.num_y % stride or level.grid.num_x % stride:
+                raise ValueError(
+                    f"BevNeck: level {name!r} must have rows and columns in multiples of {stride}, "
+                    f"got {level.grid.num_y} and {level.grid.num_x}"
+                )
             features = _of_known(backbone, level, self.out_channels[name])
             bev[name] = BevMap(features=features, validity=level.validity, grid=level.grid)
         return FusedFeatures(bev=bev, aux=fused.aux)
