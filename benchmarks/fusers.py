@@ -74,10 +74,10 @@ def build_fuser(
         out_channels: level name -> channels.
 
     Returns:
-        The fuser.
+        The fuser, without losses of its own.
     """
     module, name = config["class_path"].rsplit(".", 1)
-    arguments = dict(config["init_args"])
+    arguments = {name: value for name, value in config["init_args"].items() if name != "losses"}
     if "fuser" in arguments:
         arguments["fuser"] = build_fuser(arguments["fuser"], in_channels, out_channels)
     else:

@@ -7,6 +7,7 @@ import torch
 from benchmarks.fusers import build_fuser, made_up_features, run
 from perception.models.fusers.gmu import GmuFuser
 from perception.models.fusers.reconstruction import ReconstructingFuser
+from tests.models.fusers.features import BUILDERS
 
 
 def test_a_config_is_built_for_other_sensors() -> None:
@@ -20,6 +21,12 @@ def test_a_config_is_built_for_other_sensors() -> None:
     assert isinstance(fuser.fuser, GmuFuser)
     assert fuser.in_channels == {"main": {"a": 2}}
     assert fuser.fuser.levels["main"].values["a"][0].kernel_size == (3, 3)
+
+
+def test_every_fuser_is_measured() -> None:
+    rows = run(argparse.Namespace(only=None, cells=16, repeats=1, threads=1, training=False))
+    assert [row["fuser"] for row in rows] == sorted(BUILDERS)
+    assert all(row["gmac"] > 0 and row["kparams"] > 0 for row in rows)
 
 
 def test_a_fuser_is_measured() -> None:
