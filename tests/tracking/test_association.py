@@ -45,3 +45,16 @@ def test_greedy_never_uses_a_row_or_column_twice():
     pairs = assign_greedy(costs)
     assert len(pairs) == 15
     assert len(set(pairs[:, 0].tolist())) == len(set(pairs[:, 1].tolist())) == 15
+
+
+def test_of_equal_costs_the_first_in_the_table_goes_first():
+    assert assign_greedy(np.ones((40, 50))).tolist() == [[number, number] for number in range(40)]
+    assert assign_greedy(np.array([[2.0, 1.0, 1.0], [1.0, 1.0, 3.0]])).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("assign", [assign_greedy, assign_hungarian])
+def test_what_is_not_a_number_is_left_out_and_the_table_stays_as_it_was(assign):
+    costs = np.array([[np.nan, 5.0, INF], [1.0, np.nan, np.nan], [INF, INF, np.nan]])
+    given = costs.copy()
+    assert assign(costs).tolist() == [[0, 1], [1, 0]]
+    np.testing.assert_array_equal(costs, given)

@@ -8,6 +8,7 @@ import torch
 
 from perception.formats.classes import DETECTION_CLASSES
 from perception.formats.submission import SampleDetections
+from perception.formats.tracking_submission import TRACKING_CLASSES
 from perception.geometry.boxes import transform_boxes
 from perception.geometry.transforms import yaw_matrix
 from perception.tracking.association import assign_hungarian
@@ -242,3 +243,140 @@ def test_greedy_limits_are_by_class_and_grow_with_time():
     assert run(tracker, near, far)[1].ids.tolist() == [1]
     assert run(tracker, near, None, far)[1].ids.tolist() == [0]  # 4 m after a second
     assert run(tracker, near, later, step_us=0)[1].ids.tolist() == [0]
+
+
+def continues(tracker: GreedyTracker, first: tuple, then: tuple, step_us: int = 500_000, label: int = CAR) -> bool:
+    """Whether a detection of row x y vx vy goes on with the track of the one before."""
+    return run(tracker, *[found(row, labels=[label]) for row in (first, then)], step_us=step_us)[1].ids.tolist() == [0]
+
+
+@pytest.mark.parametrize(("step_us", "limit_m"), [(100_000, 2.0), (500_000, 2.0), (750_000, 3.0), (1_500_000, 6.0)])
+def test_greedy_limits_grow_in_proportion_after_half_a_second_and_never_shrink(step_us, limit_m):
+    tracker = GreedyTracker(limits_m={"car": 2.0})
+    assert continues(tracker, (0, 0, 0, 0), (limit_m, 0, 0, 0), step_us)
+    assert not continues(tracker, (0, 0, 0, 0), (limit_m + 0.01, 0, 0, 0), step_us)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_m"),
+    [("bicycle", 3.0), ("bus", 5.5), ("car", 4.0), ("motorcycle", 13.0), ("pedestrian", 1.0), ("trailer", 3.0),
+     ("truck", 4.0)],
+)  # fmt: skip
+def test_greedy_limits_are_those_published_with_centerpoint(name, limit_m):
+    label = DETECTION_CLASSES.index(name)
+    assert continues(GreedyTracker(), (0, 0, 0, 0), (0, limit_m, 0, 0), label=label)
+    assert not continues(GreedyTracker(), (0, 0, 0, 0), (0, limit_m + 0.01, 0, 0), label=label)
+
+
+def test_greedy_limits_of_one_class_do_not_reach_another_in_the_same_moment():
+    labels = [DETECTION_CLASSES.index(name) for name in ("pedestrian", "motorcycle")]
+    moments = [found((x, 0, 0, 0), (x, 50, 0, 0), labels=labels) for x in (0, 8)]
+    assert run(GreedyTracker(), *moments)[1].ids.tolist() == [1, 2]  # the motorcycle goes on, a pedestrian begins
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "goes_on"),
+    [
+        ((0, 0, 9, 9), (3.4, 2.5, 4, 5), True),  # moved back by its own velocity: (1.4, 0)
+        ((0, 0, 4, 0), (3.5, 0, 0, 0), False),  # and only by that
+        ((0, 0, NAN, NAN), (3.5, 0, 4, 0), True),
+        ((0, 0, 4, 0), (3.5, 0, NAN, NAN), True),  # by the track's, where its own is unknown: (1.5, 0)
+        ((0, 0, NAN, NAN), (1.9, 0, NAN, NAN), True),
+        ((0, 0, NAN, NAN), (2.1, 0, NAN, NAN), False),
+        ((0, 0, 0, 0), (1.4, 1.4, 0, 0), True),  # 1.98 m
+        ((0, 0, 0, 0), (1.5, 1.5, 0, 0), False),  # 2.12 m
+    ],
+)
+def test_greedy_distances_are_those_of_centres_after_moving_back(first, then, goes_on):
+    assert continues(GreedyTracker(limits_m={"car": 2.0}), first, then) == goes_on
+
+
+@pytest.mark.parametrize(
+    ("tracker", "ids"),
+    [
+        (GreedyTracker(limits_m={"car": 6.0}), [0, 1]),
+        (KalmanTracker(noise={"car": ClassNoise(position_m=2, velocity_m_s=1, acceleration_m_s2=1, speed_m_s=1)}),
+         [0, 1]),
+        (KalmanTracker(noise={"car": ClassNoise(position_m=2, velocity_m_s=1, acceleration_m_s2=1, speed_m_s=1)},
+                       assign=assign_hungarian), [1, 0]),
+    ],
+    ids=["greedy", "kalman", "kalman_hungarian"],
+)  # fmt: skip
+def test_the_nearest_pair_goes_first_whatever_its_score_unless_the_sum_decides(tracker, ids):
+    # Tracks at 0 and 3: detections at 1.4 and -2.5 are 1.4 and 5.5 m from them, or the other way round 1.6 and 2.5 m.
+    before = found((0, 0, 0, 0), (3, 0, 0, 0))
+    after = found((1.4, 0, 0, 0), (-2.5, 0, 0, 0), scores=[0.1, 0.9])
+    tracks = run(tracker, before, after)[1]
+    assert tracks.ids[np.argsort(-tracks.boxes_global[:, 0])].tolist() == ids
+
+
+@pytest.mark.parametrize("velocity", [(20, NAN), (NAN, 20), (np.inf, 0), (0, -np.inf)])
+def test_a_velocity_of_which_a_part_is_not_finite_is_unknown(make, velocity):
+    told, expected = (run(make(), found((0, 0, 4, 0)), found((2, 0, *v)))[1] for v in (velocity, (NAN, NAN)))
+    assert told.ids.tolist() == expected.ids.tolist() == [0]
+    np.testing.assert_array_equal(told.boxes_global, expected.boxes_global)
+    np.testing.assert_allclose(told.boxes_global[:, 7:], [[4, 0]], atol=1e-9)
+
+
+@pytest.mark.parametrize(("settings", "age_us"), [({}, 1_750_000), ({"lifecycle": Lifecycle(max_age_s=0.6)}, 600_000)])
+def test_a_track_of_just_the_highest_age_goes_on_and_an_older_one_does_not(make, settings, age_us):
+    still = found((0, 0, 0, 0))
+    for late_us, number in ((0, 0), (1, 1)):
+        tracker = make(**settings)
+        _, state = tracker.step(still, scene="a", timestamp_us=0)
+        _, state = tracker.step(found(), scene="a", timestamp_us=400_000, state=state)
+        tracks, _ = tracker.step(still, scene="a", timestamp_us=age_us + late_us, state=state)
+        assert tracks.ids.tolist() == [number]
+
+
+@pytest.mark.parametrize("name", DETECTION_CLASSES)
+def test_the_benchmarks_classes_are_tracked_without_other_settings(make, name):
+    (tracks,) = run(make(), found((0, 0, 0, 0), labels=[DETECTION_CLASSES.index(name)]))
+    assert len(tracks) == (name in TRACKING_CLASSES)
+
+
+def test_other_settings_track_other_classes():
+    noise = ClassNoise(position_m=1, velocity_m_s=1, acceleration_m_s2=1, speed_m_s=1)
+    for tracker in (GreedyTracker(limits_m={"barrier": 1.0}), KalmanTracker(noise={"barrier": noise})):
+        (tracks,) = run(tracker, found((0, 0, 0, 0), (9, 0, 0, 0), labels=[CAR, BARRIER]))
+        assert tracks.labels.tolist() == [BARRIER]
+
+
+def test_every_detection_begins_a_track_at_once_without_other_settings(make):
+    (tracks,) = run(make(), found((0, 0, 0, 0), (20, 0, 0, 0), scores=[0.0, 1.0]))
+    assert tracks.scores.tolist() == [0.0, 1.0]
+
+
+def test_scores_that_just_reach_a_limit_are_enough(make):
+    tracker = make(lifecycle=Lifecycle(min_score=0.25, birth_score=0.5))
+    told = run(tracker, *[found((0, 0, 0, 0), scores=[score]) for score in (0.49, 0.5, 0.25, 0.24)])
+    assert [tracks.ids.tolist() for tracks in told] == [[], [0], [0], []]
+
+
+def test_each_track_gathers_the_scores_of_its_own_detections(make):
+    moments = [
+        found((0, 0, 0, 0), (20, 0, 0, 0), scores=[0.2, 0.5]),
+        found(),
+        found((20, 0, 0, 0), (40, 0, 0, 0), (0, 0, 0, 0), scores=[0.6, 0.3, 0.5]),
+        found((40, 0, 0, 0), (0, 0, 0, 0), scores=[0.9, 0.5]),
+    ]
+    expected = [{0: 0.2, 1: 0.5}, {}, {0: 0.6, 1: 0.8, 2: 0.3}, {0: 0.8, 2: 0.93}]  # as 1 - 0.8 * 0.5 = 0.6
+    for tracks, scores in zip(run(make(), *moments), expected, strict=True):
+        assert dict(zip(tracks.ids.tolist(), tracks.scores.tolist(), strict=True)) == pytest.approx(scores)
+    single = run(make(lifecycle=Lifecycle(gather_scores=False)), *moments)[2]
+    assert dict(zip(single.ids.tolist(), single.scores.tolist(), strict=True)) == {0: 0.5, 1: 0.6, 2: 0.3}
+
+
+def test_detections_before_a_track_is_told_of_count_for_its_score(make):
+    told = run(make(lifecycle=Lifecycle(min_hits=3)), *[found((0, 0, 0, 0)), found()] * 3)
+    assert [tracks.scores.tolist() for tracks in told] == [[], [], [], [], [0.875], []]  # 1 - 0.5^3
+
+
+def test_new_tracks_are_numbered_one_after_the_other(make):
+    told = run(
+        make(lifecycle=Lifecycle(birth_score=0.4)),
+        found((0, 0, 0, 0), (20, 0, 0, 0), scores=[0.1, 0.5]),
+        found((0, 0, 0, 0), (20, 0, 0, 0), (40, 0, 0, 0), (60, 0, 0, 0), scores=[0.1, 0.5, 0.5, 0.5]),
+        found((0, 0, 0, 0), (60, 0, 0, 0)),
+    )
+    assert [ids_by_x(tracks) for tracks in told] == [[0], [0, 1, 2], [3, 2]]
