@@ -15,5 +15,6 @@ def headings(directions: np.ndarray) -> np.ndarray:
     Returns:
         (...,) radians in [-pi, pi].
     """
-    x, y = (np.ascontiguousarray(directions[..., axis]) for axis in (0, 1))
-    return np.arctan2(y, x)
+    x, y = (directions[..., axis].copy() for axis in (0, 1))
+    angles: np.ndarray = np.arctan2(y, x)
+    return angles

@@ -6,6 +6,7 @@ from perception.geometry.headings import headings
 def test_headings_are_angles_about_z() -> None:
     found = headings(np.array([[[1.0, 0.0, 9.0], [0.0, 2.0, 9.0]], [[-1.0, 0.0, 9.0], [1.0, -1.0, 9.0]]]))
     np.testing.assert_array_equal(found, [[0.0, np.pi / 2], [np.pi, -np.pi / 4]])
+    assert headings(np.array([0.0, 2.0])).shape == ()
 
 
 def test_the_bits_do_not_depend_on_where_arrays_lie() -> None:
