@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -28,6 +28,8 @@ _NORM_TOLERANCE = 1e-3
 _STANDS_FOR_NAN = -1.6180339887498949e308  # a number that nobody writes, unlike the least one that there is
 _STAND_IN = repr(_STANDS_FOR_NAN).encode()
 
+_WithFraction = Annotated[float, msgspec.Meta(ge=-(2.0**63), lt=2.0**63)]  # a number whose whole part is an Int64
+
 
 class BoxRecord(msgspec.Struct, gc=False, kw_only=True):
     """What every box of a result file has."""
@@ -37,7 +39,7 @@ class BoxRecord(msgspec.Struct, gc=False, kw_only=True):
     size: tuple[float, float, float]
     rotation: tuple[float, float, float, float]
     velocity: tuple[float, float]
-    num_pts: Int64 = -1
+    num_pts: Int64 | _WithFraction = -1  # the devkit cuts off a fraction
 
 
 class _File(msgspec.Struct):

@@ -195,7 +195,7 @@ def _boxes(records: Sequence[_Record]) -> ScannedBoxes:
         numbers=np.array(numbers, dtype=np.float64).reshape(-1, NUM_NUMBERS),
         labels=np.array([_LABELS.get(record.detection_name, UNKNOWN) for record in records], dtype=np.int64),
         attributes=np.array(attributes, dtype=np.int64),
-        num_pts=np.array([record.num_pts for record in records], dtype=np.int64),
+        num_pts=np.array([int(record.num_pts) for record in records], dtype=np.int64),
     )
 
 

@@ -180,7 +180,7 @@ def _columns(records: Sequence[_Record]) -> tuple[np.ndarray, np.ndarray, np.nda
     return (
         np.array(numbers, dtype=np.float64).reshape(-1, 13),
         np.array(labels, dtype=np.int64),
-        np.array([record.num_pts for record in records], dtype=np.int64),
+        np.array([int(record.num_pts) for record in records], dtype=np.int64),
     )
 
 

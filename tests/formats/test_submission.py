@@ -137,6 +137,16 @@ def test_what_the_devkit_refuses_is_named(submission: Path, field: str, value: o
         read_submission(submission)
 
 
+def test_a_point_count_loses_its_fraction_as_in_the_devkit(submission: Path) -> None:
+    content = json.loads(submission.read_text())
+    for box, count in zip(content["results"]["first"], (0.0, 0.9, 3.0), strict=False):
+        box["num_pts"] = count
+    submission.write_text(json.dumps(content))
+    expected = [box.num_pts for box in load_prediction(str(submission), 500, DetectionBox)[0]["first"]]
+    assert expected[:3] == [0, 0, 3]
+    assert read_submission(submission).of_samples(["first"]).num_pts.tolist() == expected
+
+
 def test_a_point_count_beyond_64_bits_is_named(submission: Path) -> None:
     content = json.loads(submission.read_text())
     content["results"]["first"][2]["num_pts"] = 10**30
