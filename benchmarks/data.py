@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.small_set import add_set_arguments, small_set
+
 ROOT = Path(__file__).parents[1]
 REPEATS = 5
 PEAK_PERIOD_S = 0.02
@@ -27,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the parser to add to.
     """
-    parser.add_argument("--dataroot", type=Path, required=True, help="of a small set in nuScenes format")
-    parser.add_argument("--version", default="v1.0-mini", help="its version")
+    add_set_arguments(parser)
     parser.add_argument("--scenes", type=int, default=850, help="how many scenes to make of it; 850 is trainval")
     parser.add_argument("--work-dir", type=Path, help="where 5 GB fit for a while; the system's temporary folder else")
 
@@ -52,8 +53,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     size = Size(options.scenes, *counts)
     work = Path(tempfile.mkdtemp(prefix="perception-benchmark-", dir=options.work_dir))
     try:
+        source = small_set(options, work / "small") / options.version
         start = time.perf_counter()
-        blow_up(options.dataroot / options.version, work / "set", size)
+        blow_up(source, work / "set", size)
         seconds = time.perf_counter() - start
         tables = sum(file.stat().st_size for file in (work / "set" / VERSION).iterdir())
         rows: list[dict[str, Any]] = [{"name": "blow up", "seconds": seconds, "table_mb": tables / 1e6, **vars(size)}]

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.small_set import add_set_arguments, small_set
+
 if TYPE_CHECKING:
     from perception.data.index import Index
 
@@ -41,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: the parser to add to.
     """
-    parser.add_argument("--dataroot", type=Path, required=True, help="of a small set in nuScenes format")
-    parser.add_argument("--version", default="v1.0-mini", help="its version")
+    add_set_arguments(parser)
     parser.add_argument("--samples", type=int, default=6019, help="of the made-up set; 6,019 is nuScenes val")
     parser.add_argument("--boxes", type=int, default=200, help="predictions per sample, up to 500")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each way in turn; medians are given")
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     try:
         scenes = max(1, round(options.samples / 40.13))
         size = Size(scenes, options.samples, options.samples * 13, round(options.samples * 31.2))  # as in val
-        blow_up(options.dataroot / options.version, work / "set", size)
+        blow_up(small_set(options, work / "small") / options.version, work / "set", size)
         build_index(work / "set", "v1.0-trainval", work / "index")
         index = Index.open(work / "index")
         write_predictions(work / "results.json", index, options.boxes)

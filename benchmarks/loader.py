@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.map_truth import map_rows
+from benchmarks.small_set import add_set_arguments, small_set
 from benchmarks.timing import pair_row
 from perception.data.images import fit_image
 from perception.data.index import Index
@@ -49,9 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the parser to add to.
     """
     recorded = os.environ.get("PERCEPTION_REAL_DATA")
-    default = Path(recorded) / "nuscenes" if recorded else None
-    parser.add_argument("--dataroot", type=Path, default=default, required=not default, help="of a nuScenes set")
-    parser.add_argument("--version", default="v1.0-mini", help="its version")
+    add_set_arguments(parser, Path(recorded) / "nuscenes" if recorded else None)
     parser.add_argument("--repeats", type=int, default=30, help="timed runs of each case, ours and the peer in turn")
 
 
@@ -72,12 +71,13 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     cv2.setNumThreads(1)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            build_index(options.dataroot, options.version, Path(folder) / "index")
+            dataroot = small_set(options, Path(folder) / "small", "--image-size", "1600x900", "--sweeps", "4")
+            build_index(dataroot, options.version, Path(folder) / "index")
             index = Index.open(Path(folder) / "index")
             return [
-                *_picture_rows(index, options.dataroot, options.repeats),
-                *_point_rows(index, options.dataroot, options.version, options.repeats),
-                *map_rows(index, options.dataroot, options.repeats),
+                *_picture_rows(index, dataroot, options.repeats),
+                *_point_rows(index, dataroot, options.version, options.repeats),
+                *map_rows(index, dataroot, options.repeats),
             ]
     finally:
         torch.set_num_threads(threads[0])
