@@ -23,12 +23,13 @@ def rotation_matrices(rotations_wxyz: np.ndarray) -> np.ndarray:
     norm = np.linalg.norm(q, axis=-1, keepdims=True)
     q = np.where(norm == 0, [1.0, 0.0, 0.0, 0.0], q / np.where(norm == 0, 1.0, norm))
     w, x, y, z = np.moveaxis(q, -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)  # (..., 3, 3)
+    matrices = np.empty((*q.shape[:-1], 3, 3))
+    matrices[..., 0, 0], matrices[..., 0, 1] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z)
+    matrices[..., 0, 2], matrices[..., 1, 0] = 2 * (x * z + w * y), 2 * (x * y + w * z)
+    matrices[..., 1, 1], matrices[..., 1, 2] = 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+    matrices[..., 2, 0], matrices[..., 2, 1] = 2 * (x * z - w * y), 2 * (y * z + w * x)
+    matrices[..., 2, 2] = 1 - 2 * (x * x + y * y)
+    return matrices
 
 
 def pose_matrices(translations: np.ndarray, rotations_wxyz: np.ndarray) -> np.ndarray:
