@@ -12,6 +12,8 @@ from perception.geometry.cameras import kannala_brandt_theta_max
 from perception.structures import Batch, CameraImages, EchoBatch, PointBatch, PointCloud, Sample, UltrasonicEchoes
 from perception.structures.sensors import ECHO_AXES
 
+_CALIBRATION = ("intrinsics", "distortion", "camera2ego", "image2aug")
+
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Puts samples side by side; a sensor that a sample lacks is marked absent.
@@ -25,7 +27,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         The batch; no tensor is shared with the samples except annotations and truths.
 
     Raises:
-        ValueError: no samples; a group differs in its cameras, picture size or camera model; points differ in fields.
+        ValueError: no samples; a group differs in its cameras, picture size or camera model; the calibration of a
+            camera that is present is not finite; points differ in fields.
     """
     if not samples:
         raise ValueError("collate: samples must hold at least one, got none")
@@ -60,6 +63,8 @@ def _collate_cameras(group: str, samples: Sequence[Sample]) -> CameraImages:
                 f"got {_layout(model)} in {samples[owner].token} and {_layout(cameras)} in {sample.token}"
             )
     absent = _absent_cameras(model)
+    for sample in samples:
+        _check_calibration(group, sample)
     rows = [absent if cameras is None else cameras for cameras in pictures]
     return replace(
         model,
@@ -71,6 +76,21 @@ def _collate_cameras(group: str, samples: Sequence[Sample]) -> CameraImages:
         present=torch.stack([row.present for row in rows]),
         theta_max_rad=_collate_theta_max(rows),
     )
+
+
+def _check_calibration(group: str, sample: Sample) -> None:
+    cameras = sample.cameras.get(group)
+    if cameras is None:
+        return
+    for field in _CALIBRATION:
+        values: Tensor = getattr(cameras, field)
+        bad = cameras.present & ~values.flatten(1).isfinite().all(1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0, 0])
+            raise ValueError(
+                f"collate: sample {sample.token}, {cameras.names[row]}: {field} must be finite, "
+                f"got {values[row].tolist()}"
+            )
 
 
 def _collate_theta_max(rows: Sequence[CameraImages]) -> Tensor | None:

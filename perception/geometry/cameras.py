@@ -66,7 +66,8 @@ def kannala_brandt_theta_max(distortion: Tensor) -> Tensor:
         distortion: (..., 4) k1 k2 k3 k4.
 
     Returns:
-        (...) angles in radians from the optical axis, without gradient.
+        (...) angles in radians from the optical axis, without gradient; 0 where a coefficient is not finite, so that
+        the camera sees nothing.
 
     Raises:
         ValueError: the last axis is not 4.
@@ -76,6 +77,9 @@ def kannala_brandt_theta_max(distortion: Tensor) -> Tensor:
     rows = distortion.detach().cpu().to(torch.float64).reshape(-1, 4).numpy()
     angles = []
     for k1, k2, k3, k4 in rows:
+        if not np.isfinite((k1, k2, k3, k4)).all():
+            angles.append(0.0)
+            continue
         roots = np.roots((9 * k4, 7 * k3, 5 * k2, 3 * k1, 1.0))  # in theta squared
         squares = roots.real[(np.abs(roots.imag) < 1e-9 * np.maximum(1.0, np.abs(roots))) & (roots.real > 0)]
         angles.append(min(math.sqrt(squares.min()), math.pi) if squares.size else math.pi)

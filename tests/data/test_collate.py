@@ -96,3 +96,18 @@ def test_what_does_not_fit_is_refused_by_name(samples: list[Sample]) -> None:
         collate([full, replace(full, lidar=replace(lidar, points=lidar.points[:, :4], fields=("intensity",)))])
     with pytest.raises(ValueError, match="collate: samples must hold at least one"):
         collate([])
+
+
+@pytest.mark.parametrize("field", ["intrinsics", "distortion", "camera2ego", "image2aug"])
+def test_calibration_of_a_camera_that_is_there_must_be_finite(samples: list[Sample], field: str) -> None:
+    full = samples[0]
+    cameras = full.cameras["surround"]
+    broken = getattr(cameras, field).clone()
+    broken[1, 0] = torch.nan
+    there = replace(cameras, **{field: broken})
+    with pytest.raises(ValueError, match=rf"collate: sample {full.token}, {cameras.names[1]}: {field} must be finite"):
+        collate([replace(full, cameras={"surround": there})])
+    gone = replace(there, present=cameras.present & (torch.arange(len(cameras.names)) != 1))
+    assert collate([replace(full, cameras={"surround": gone})]).cameras["surround"].present.tolist() == [
+        gone.present.tolist()
+    ]

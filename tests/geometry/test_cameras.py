@@ -107,6 +107,12 @@ def test_lens_without_turning_point_sees_all_round() -> None:
     assert kannala_brandt_theta_max(torch.zeros(2, 3, 4)).shape == (2, 3)
 
 
+def test_lens_whose_distortion_is_not_finite_sees_nothing() -> None:
+    distortion = torch.zeros(3, 4)
+    distortion[0, 2], distortion[1, 0] = math.nan, math.inf
+    assert kannala_brandt_theta_max(distortion).tolist() == pytest.approx([0, 0, math.pi])
+
+
 @pytest.mark.parametrize("model", ["pinhole", "kannala_brandt"])
 def test_behind_the_camera_is_invalid_and_finite(model: str) -> None:
     points = torch.tensor([[0.0, 0, -5], [0, 0, 0], [math.nan, 0, 1], [0, math.inf, 1]], dtype=torch.float64)
