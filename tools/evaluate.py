@@ -200,7 +200,8 @@ def _print_gain(name: str, gain: Interval) -> None:
 def _print_scores(report: DetectionReport, intervals: dict[str, Interval]) -> None:
     values = {"NDS": report.summary["nd_score"], "mAP": report.summary["mean_ap"]} | report.summary["mean_dist_aps"]
     for name, value in values.items():
-        interval = f"  ({intervals[name].low:.4f} to {intervals[name].high:.4f})" if name in intervals else ""
+        known = name in intervals and intervals[name].has_range
+        interval = f"  ({intervals[name].low:.4f} to {intervals[name].high:.4f})" if known else ""
         print(f"{name if name in ('NDS', 'mAP') else '  AP ' + name:<27}{value:.4f}{interval}")
     for name, value in report.summary["tp_errors"].items():
         print(f"  {name:<25}{value:.4f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def has_range(self) -> bool:
+        """Whether there is a range: not without draws, nor where a draw leaves the figure undefined."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
 
 
 @dataclass(frozen=True, eq=False)

@@ -242,4 +242,4 @@ def _interval(intervals: Mapping[str, Interval], name: str) -> str:
 
 
 def _range(it: Interval) -> str:
-    return "" if math.isnan(it.low) or math.isnan(it.high) else f"{_number(it.low)} to {_number(it.high)}"
+    return f"{_number(it.low)} to {_number(it.high)}" if it.has_range else ""

@@ -20,7 +20,7 @@ POINT_LIMITS = (5, 50)
 CONDITIONS = ("night", "dusk", "dawn", "rain", "snow", "fog", "glare")
 """How words on light and weather begin in descriptions of scenes."""
 
-FAIR = "no such words"
+OTHER_SCENES = "other scenes"
 """The slice of scenes whose description has none of them."""
 
 
@@ -59,7 +59,7 @@ def condition_slices(report: DetectionReport) -> dict[str, DetectionReport]:
         report: of the whole split.
 
     Returns:
-        By word of `CONDITIONS` that some description has, and `FAIR` for scenes without any; empty where no
+        By word of `CONDITIONS` that some description has, and `OTHER_SCENES` for scenes without any; empty where no
         description has one.
     """
     words = np.array([[_has(text, word) for word in CONDITIONS] for text in report.descriptions], dtype=bool)
@@ -68,7 +68,7 @@ def condition_slices(report: DetectionReport) -> dict[str, DetectionReport]:
         return {}
     scenes = {word: column for word, column in zip(CONDITIONS, words.T, strict=True) if column.any()}
     if not words.any(axis=1).all():
-        scenes[FAIR] = ~words.any(axis=1)
+        scenes[OTHER_SCENES] = ~words.any(axis=1)
     found = {}
     for name, of_scene in scenes.items():
         of_sample = np.append(of_scene[report.sample_scenes], True)  # the last is that of boxes that name no sample

@@ -119,7 +119,7 @@ class TaskScores:
             A line for each figure, and for what is not scored.
         """
         return self.problem_lines() + [
-            f"  {self.title} {name:<19} {it.value:.4f} [{it.low:.4f}, {it.high:.4f}]"
+            f"  {self.title} {name:<19} {it.value:.4f}" + (f"  ({it.low:.4f} to {it.high:.4f})" if it.has_range else "")
             for name, it in self.figures.items()
         ]
 

@@ -97,11 +97,11 @@ def test_scenes_are_sliced_by_what_their_descriptions_say():
     found = boxes((0, 0, CAR, 0.9), (1, 0, TRUCK, 0.9), (1, 30, CAR, 0.9))
     whole = report(TRUTH, found, ("Night, after RAIN", "Train station, terrain"))
     sliced = condition_slices(whole)
-    assert list(sliced) == ["night", "rain", "no such words"]
+    assert list(sliced) == ["night", "rain", "other scenes"]
     assert [len(one.matches["car"].truth) for one in sliced.values()] == [2, 2, 0]
     assert [len(one.matches["truck"].truth) for one in sliced.values()] == [0, 0, 1]
     # The false alarm of the second scene is none of the first one's.
     assert sliced["night"].summary["mean_dist_aps"]["car"] > whole.summary["mean_dist_aps"]["car"]
-    assert sliced["no such words"].summary["mean_dist_aps"]["truck"] == pytest.approx(1)
+    assert sliced["other scenes"].summary["mean_dist_aps"]["truck"] == pytest.approx(1)
     assert condition_slices(report(TRUTH, found)) == {}
     assert condition_slices(replace(whole, descriptions=())) == {}

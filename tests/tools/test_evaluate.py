@@ -182,12 +182,14 @@ def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, ca
     ]
     assert run(root, "all.json", "--draws", "5", *more) == 0
     said = capsys.readouterr().out
-    assert re.search(r"near field iou +1\.0000 \[1\.0000, 1\.0000\]", said)
+    assert re.search(r"near field iou +1\.0000  \(1\.0000 to 1\.0000\)", said)
     assert "AMOTA 0.0000, AMOTP 2.0000" in said
     page = (tmp_path / "o" / "report.html").read_text()
     assert "AMOTA" in page and "Near field" in page and "1.000 to 1.000" in page
     written = json.loads((tmp_path / "o" / "near_field.json").read_text())
     assert written["figures"]["iou"] == {"value": 1.0, "low": 1.0, "high": 1.0} and written["tables"] == {}
+    assert run(root, "all.json", "--draws", "0", *more[:2]) == 0
+    assert re.search(r"near field iou +1\.0000$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_near_fields_of_a_set_without_annotations_are_scored(folder, tmp_path, capsys):

@@ -59,7 +59,7 @@ def test_every_head_is_written_and_scored_where_its_truth_is_there(root, capsys)
     out = root.parent / "out"
     assert run(root, "test", "--draws", "5") == 0
     said = capsys.readouterr().out
-    assert re.search(r"map vehicle/vehicle +\d\.\d{4} \[", said)
+    assert re.search(r"map vehicle/vehicle +\d\.\d{4}  \(", said)
     assert re.search(r"occupancy is not scored: .*labels\.npz", said)
     written = json.loads((out / "map.json").read_text())
     assert set(written["figures"]) == {"vehicle/vehicle"}
