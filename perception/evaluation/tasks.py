@@ -118,8 +118,10 @@ class TaskScores:
         Returns:
             A line for each figure, and for what is not scored.
         """
+        width = max(map(len, self.figures), default=0)
         return self.problem_lines() + [
-            f"  {self.title} {name:<19} {it.value:.4f}" + (f"  ({it.low:.4f} to {it.high:.4f})" if it.has_range else "")
+            f"  {self.title} {name:<{width}} {it.value:.4f}"
+            + (f"  ({it.low:.4f} to {it.high:.4f})" if it.has_range else "")
             for name, it in self.figures.items()
         ]
 
