@@ -30,8 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: without the program's name; None takes the process's own.
 
     Returns:
-        Exit status: 0, also where a truth is missing, which is said; or 1 with the reason on standard error. What can
-        be scored is scored and written all the same.
+        Exit status: 0, also where the truth of a folder is missing, which is said; or 1 with the reason on standard
+        error. What can be scored is scored and written all the same.
     """
     try:
         _run(_parser().parse_args(arguments))
@@ -194,7 +194,8 @@ def _write_page(options: argparse.Namespace, index: Index, scores: dict[str, Any
 
 
 def _print_gain(name: str, gain: Interval) -> None:
-    print(f"  {name:<22}{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})")
+    words = f"({gain.low:+.4f} to {gain.high:+.4f})" if gain.has_range else "(no range: too few scenes have it)"
+    print(f"  {name:<23}{gain.value:+.4f} {words}")
 
 
 def _print_scores(report: DetectionReport, intervals: dict[str, Interval]) -> None:

@@ -39,7 +39,7 @@ class Interval:
 
     @property
     def has_range(self) -> bool:
-        """Whether there is a range: not without draws, nor where a draw leaves the figure undefined."""
+        """Whether there is a range: not of one scene, without draws, or where a draw leaves the figure undefined."""
         return not (math.isnan(self.low) or math.isnan(self.high))
 
 
@@ -57,6 +57,9 @@ class _Sorted:
 
 def bootstrap(report: DetectionReport, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:
     """Intervals of a submission's scores: scenes drawn with replacement, percentile method.
+
+    A class that a draw has no annotation of counts as 0 in its mAP and NDS, as in the devkit's; it drops out of the
+    mean over the classes that are there, and a class that may be absent has no range of its own.
 
     Args:
         report: of the submission.
@@ -108,28 +111,33 @@ def draw_scenes(num_scenes: int, draws: int, seed: int) -> np.ndarray:
         seed: of the draws.
 
     Returns:
-        (D + 1, S) how often each scene is in each draw; the first row is every scene once.
+        (D + 1, S) how often each scene is in each draw; the first row is every scene once. One scene varies with none:
+        it is there once, and no draw of it.
 
     Raises:
         ValueError: there are no draws.
     """
     if draws < 1:
         raise ValueError(f"bootstrap: draws must be >= 1, got {draws}")
+    once = np.ones((1, num_scenes), dtype=np.int64)
+    if num_scenes < 2:
+        return once
     drawn = np.random.default_rng(seed).multinomial(num_scenes, np.full(num_scenes, 1 / num_scenes), size=draws)
-    return np.concatenate([np.ones((1, num_scenes), dtype=np.int64), drawn])
+    return np.concatenate([once, drawn])
 
 
 def intervals_of(values: np.ndarray, names: Sequence[str]) -> dict[str, Interval]:
     """Figures with the range of their draws.
 
     Args:
-        values: (D + 1, K) figures, first those on all scenes, then those of every draw.
+        values: (D + 1, K) figures, first those on all scenes, then those of every draw; without draws ranges are NaN.
         names: of the K figures.
 
     Returns:
         By name.
     """
-    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)  # (K,) each
+    drawn = values[1:] if len(values) > 1 else np.full_like(values, np.nan)
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)  # (K,) each
     return {name: Interval(float(values[0, k]), float(low[k]), float(high[k])) for k, name in enumerate(names)}
 
 
@@ -161,15 +169,20 @@ def _sorted_class(report: DetectionReport, name: str) -> _Sorted:
 def _scores(classes: Mapping[str, _Sorted], counts: np.ndarray) -> Sequence[float]:
     """The scores where each scene counts so often."""
     found = {}
+    num_truths = {name: int(one.truth_by_scene @ counts) for name, one in classes.items()}
     for name, one in classes.items():
-        num_truth = int(one.truth_by_scene @ counts)
         for column, distance_m in enumerate(DISTANCES_M):
             hit = one.hits[:, column]
             repeats = counts[one.scenes] * one.counted[:, column]  # (P,)
             errors = {error: np.repeat(one.errors[column][error], repeats[hit]) for error in ERRORS}
-            found[name, distance_m] = curves(np.repeat(one.scores, repeats), np.repeat(hit, repeats), errors, num_truth)
+            found[name, distance_m] = curves(
+                np.repeat(one.scores, repeats), np.repeat(hit, repeats), errors, num_truths[name]
+            )
     summary = summarize(found)
     precisions = summary["mean_dist_aps"]
     small = float(np.mean([precisions[name] for name in SMALL_CLASSES]))
-    present = mean_of_present(precisions, {name: int(one.truth_by_scene.sum()) for name, one in classes.items()})
+    present = mean_of_present(precisions, num_truths)
+    for name, one in classes.items():
+        if not num_truths[name] and one.truth_by_scene.any():
+            precisions[name] = math.nan
     return [summary["mean_ap"], summary["nd_score"], small, present, *precisions.values()]

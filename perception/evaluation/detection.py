@@ -105,7 +105,7 @@ def score_submission(results_path: str | Path, index: Index, rule: MatchRule | N
         ValueError: the file is no submission, or the set has no annotations.
     """
     if not index.has_annotations:
-        raise ValueError(f"score_submission: index must have annotations, {index.folder} has none")
+        raise ValueError(f"score_submission: the set must have annotations, {index.version} has none")
     submission = read_submission(results_path)
     counts: dict[str, MatchCounts] = {}
     for number, token in enumerate(submission.sample_tokens):

@@ -84,7 +84,7 @@ def evaluate_submission(results_path: str | Path, index: Index, split: str) -> D
     """
     start = time.perf_counter()
     if not index.has_annotations:
-        raise ValueError(f"evaluate_submission: index must have annotations, {index.folder} has none")
+        raise ValueError(f"evaluate_submission: the set must have annotations, {index.version} has none")
     positions = index.samples_of(split)
     submission = read_detections(results_path, index, split)
     raise_faults(Path(results_path), score_faults(submission), "evaluate_submission")

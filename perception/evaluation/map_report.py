@@ -31,13 +31,15 @@ class MapReport:
         scenes: names of the S scenes of the split, ascending.
         rules: by protocol.
         counts: by protocol (S, K, T, 3) int64 hits, false and missed cells by scene, class and threshold.
-        missing: by further protocol that the predictions have classes of, what of its truth is missing.
+        missing: by further protocol that the predictions have classes of, what of its truth is missing or damaged.
+        damaged: whether some of it is there, and damaged.
     """
 
     scenes: tuple[str, ...]
     rules: Mapping[str, MapRule]
     counts: Mapping[str, np.ndarray]
     missing: Mapping[str, str] = field(default_factory=dict)
+    damaged: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +113,8 @@ def evaluate_map(folder: str | Path, dataroot: str | Path, index: Index, split: 
 
     Raises:
         FileNotFoundError: a sample has no prediction, or the truth of every protocol is missing.
-        ValueError: a file is damaged or has other classes than the first, or the split is unknown.
+        ValueError: a prediction is damaged or has other classes than the first, no protocol's truth is there and whole,
+            or the split is unknown.
     """
     return score_maps(lambda scene, token: read_map_prediction(map_path(folder, scene, token)), dataroot, index, split)
 
@@ -133,13 +136,15 @@ def score_maps(
 
     Raises:
         FileNotFoundError: the truth of every protocol is missing.
-        ValueError: a file is damaged or has other classes than the first, or the split is unknown.
+        ValueError: a prediction is damaged or has other classes than the first, no protocol's truth is there and whole,
+            or the split is unknown.
     """
     truths = MapTruths(dataroot, index)
     positions = index.samples_of(split)
     class_names: tuple[str, ...] = ()
     rules: dict[str, MapRule] = {}
     missing: dict[str, str] = {}
+    damaged = False
     by_scene: dict[str, dict[str, np.ndarray]] = {}
     scenes_of = [index.scenes[number] for number in index.scenes_of(positions).tolist()]
     for position, scene, token in zip(positions.tolist(), scenes_of, index.tokens_of(positions), strict=True):
@@ -155,17 +160,18 @@ def score_maps(
         for protocol, rule in tuple(rules.items()):
             try:
                 truth = truths.of(position, protocol, rule.class_names)
-            except FileNotFoundError as error:
+            except (FileNotFoundError, ValueError) as error:
                 missing[protocol] = str(error)
+                damaged |= isinstance(error, ValueError)
                 del rules[protocol]
                 continue
             probabilities = look_up(found, rule.class_names, truth.points_m, f"{scene}/{token}")
             sums[protocol] = sums.get(protocol, 0) + rule.count(probabilities, truth.cells)
     if not rules:
-        raise FileNotFoundError("; ".join(dict.fromkeys(missing.values())))
+        raise (ValueError if damaged else FileNotFoundError)("; ".join(dict.fromkeys(missing.values())))
     scenes = tuple(sorted(by_scene))
     counts = {protocol: np.stack([by_scene[scene][protocol] for scene in scenes]) for protocol in rules}
-    return MapReport(scenes=scenes, rules=rules, counts=counts, missing=missing)
+    return MapReport(scenes=scenes, rules=rules, counts=counts, missing=missing, damaged=damaged)
 
 
 def map_bootstrap(report: MapReport, draws: int = 1000, seed: int = 0) -> dict[str, Interval]:

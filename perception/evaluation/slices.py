@@ -112,7 +112,7 @@ def slice_report(
 
 def _slice_class(match: ClassMatches, of_truth: np.ndarray, of_predictions: np.ndarray) -> ClassMatches:
     alarm = of_predictions[match.predictions][:, None] & (match.hits == NO_HIT)  # (P, 4)
-    hit = (match.hits >= 0) & np.append(of_truth, False)[match.hits]  # the last entry stands for what is no row
+    hit = (match.hits >= 0) & np.append(of_truth, [False, False])[match.hits]  # the last ones stand for what is no row
     return replace(match, hits=np.where(hit | alarm, match.hits, IGNORED), truth=match.truth[of_truth[match.truth]])
 
 

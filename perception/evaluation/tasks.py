@@ -62,6 +62,7 @@ class Task:
         intervals: report and number of draws to figures.
         tables: report to figures by class.
         missing: report to what could not be scored for want of its truth: why, by name of the part.
+        damaged: report to whether some of that truth is there, and damaged.
     """
 
     title: str
@@ -70,11 +71,20 @@ class Task:
     intervals: Callable[[Any, int], dict[str, Interval]]
     tables: Callable[[Any], Tables] = _no_tables
     missing: Callable[[Any], Mapping[str, str]] = lambda report: {}
+    damaged: Callable[[Any], bool] = lambda report: False
 
 
 TASKS: Mapping[str, Task] = {
     "near_field": Task("near field", write_near_field_predictions, evaluate_near_field, near_field_bootstrap),
-    "map": Task("map", write_map_predictions, evaluate_map, map_bootstrap, _map_tables, lambda report: report.missing),
+    "map": Task(
+        "map",
+        write_map_predictions,
+        evaluate_map,
+        map_bootstrap,
+        _map_tables,
+        missing=lambda report: report.missing,
+        damaged=lambda report: report.damaged,
+    ),
     "occupancy": Task(
         "occupancy", write_occupancy_predictions, evaluate_occupancy, occupancy_bootstrap, _occupancy_tables
     ),
@@ -90,7 +100,7 @@ class TaskScores:
         title: of the task.
         figures: with their intervals, by name; empty where it could not be scored.
         problem: why it could not be scored, else ''.
-        damaged: whether the problem is another one than missing truth.
+        damaged: whether there is another problem than missing truth.
         tables: further figures, by class.
         missing: parts that could not be scored for want of their truth: why, by name.
     """
@@ -151,7 +161,7 @@ def score_tasks(
         try:
             report = task.evaluate(folder, dataroot, index, split)
         except FileNotFoundError as error:
-            is_prediction = error.filename is not None and Path(error.filename).is_relative_to(folder)
+            is_prediction = error.filename is not None and _is_below(error.filename, folder, dataroot)
             problem = f"there is no prediction {error.filename}" if is_prediction else str(error)
             found[name] = TaskScores(task.title, problem=problem, damaged=is_prediction)
             continue
@@ -160,8 +170,20 @@ def score_tasks(
             continue
         nothing = {key: Interval(value, float("nan"), float("nan")) for key, value in report.figures.items()}
         figures = task.intervals(report, draws) if draws else nothing
-        found[name] = TaskScores(task.title, figures, tables=task.tables(report), missing=task.missing(report))
+        found[name] = TaskScores(
+            task.title,
+            figures,
+            damaged=task.damaged(report),
+            tables=task.tables(report),
+            missing=task.missing(report),
+        )
     return found
+
+
+def _is_below(path: str, folder: Path, dataroot: Path) -> bool:
+    """Whether a file is of the folder's; the truth is not, where the dataroot lies in the folder itself."""
+    is_truth = dataroot.is_relative_to(folder) and Path(path).is_relative_to(dataroot)
+    return Path(path).is_relative_to(folder) and not is_truth
 
 
 def write_scores(out_dir: str | Path, scores: Mapping[str, TaskScores]) -> None:

@@ -140,7 +140,7 @@ def evaluate_tracks(
             no annotation of a tracked class; the devkit fails.
     """
     if not index.has_annotations:
-        raise ValueError(f"evaluate_tracks: index must have annotations, {index.folder} has none")
+        raise ValueError(f"evaluate_tracks: the set must have annotations, {dataroot} {index.version} has none")
     positions = index.samples_of(split)
     tokens = index.tokens_of(positions)
     if split in SPLITS:

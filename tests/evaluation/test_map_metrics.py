@@ -233,6 +233,11 @@ def test_what_is_missing_is_named(tmp_path: Path, dataset: tuple[Path, Index]) -
         "map ego is not scored",
     ]
     assert "Not scored: lidar: " in report_page(ReportContents("page", {}, tasks={"map": scores}))
+    (tmp_path / "maps" / "expansion").mkdir(parents=True)
+    (tmp_path / "maps" / "expansion" / "singapore-onenorth.json").write_text("{")
+    damaged = score_tasks({"map": tmp_path}, tmp_path, index, "mini_train", draws=0)["map"]
+    assert damaged.damaged and not scores.damaged and set(damaged.figures) == {"vehicle/vehicle"}
+    assert all("singapore-onenorth.json: not JSON" in reason for reason in damaged.missing.values())
     with pytest.raises(ValueError, match="predictions must have a map, got none for t"):
         write_map_predictions(tmp_path, [(Predictions(token="t", detections=None), "scene")])
 

@@ -9,7 +9,7 @@ import pytest
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
-from perception.evaluation.bootstrap import SCORES, bootstrap, paired_bootstrap
+from perception.evaluation.bootstrap import PRESENT, SCORES, bootstrap, paired_bootstrap
 from perception.evaluation.detection_report import details, evaluate_submission
 from perception.evaluation.slices import slice_report, standard_slices
 from tests.detection_results import random_results, small_dataset, truth_results, worst_difference, write_results
@@ -72,6 +72,16 @@ def test_slices_by_points_count_those_of_the_lidar_and_the_filter_all(tmp_path):
     assert sizes == {"points <= 5": 2, "points 6-50": 2, "points > 50": 1}
 
 
+def test_a_slice_of_a_split_without_annotations_is_sliced_again(dataset, tmp_path):
+    report = evaluate_submission(
+        write_results(tmp_path / "results.json", random_results(dataset[1], 5)), dataset[1], "two"
+    )
+    nothing = slice_report(report, np.zeros(len(report.truth), dtype=bool))
+    bare = replace(nothing, truth=report.truth.select(np.zeros(len(report.truth), dtype=bool)))
+    again = slice_report(bare, np.zeros(0, dtype=bool))
+    assert again.summary["mean_ap"] == 0 and all(not (one.hits >= 0).any() for one in again.matches.values())
+
+
 def test_intervals_hold_the_value_and_shrink_for_equal_scenes(dataset, tmp_path):
     path = write_results(tmp_path / "results.json", random_results(dataset[1], 5))
     report = evaluate_submission(path, dataset[1], "train")
@@ -90,12 +100,36 @@ def test_intervals_hold_the_value_and_shrink_for_equal_scenes(dataset, tmp_path)
 
 
 def test_drawing_a_scene_twice_counts_its_boxes_twice(dataset, tmp_path):
-    """One scene drawn any number of times has the score of itself."""
+    """Beside a scene without anything, one scene has the score of itself, drawn once or twice, or none."""
     results = random_results(dataset[1], 6)
     alone = evaluate_submission(write_results(tmp_path / "results.json", results), dataset[1], "two")
+    beside = replace(alone, scenes=("all", "empty"), sample_scenes=np.zeros_like(alone.sample_scenes))
+    found = bootstrap(beside, draws=50)
+    assert (found["mAP"].low, found["mAP"].high) == (0, pytest.approx(alone.summary["mean_ap"], rel=1e-3))
+
+
+def test_one_scene_has_no_range(dataset, tmp_path):
+    results = write_results(tmp_path / "results.json", random_results(dataset[1], 6))
+    alone = evaluate_submission(results, dataset[1], "two")
     one_scene = replace(alone, scenes=("all",), sample_scenes=np.zeros_like(alone.sample_scenes))
-    found = bootstrap(one_scene, draws=5)
-    assert found["mAP"].low == found["mAP"].high == alone.summary["mean_ap"]
+    found, same = bootstrap(one_scene, draws=5), paired_bootstrap(one_scene, one_scene, draws=5)
+    assert found["mAP"].value == alone.summary["mean_ap"]
+    assert not any(one.has_range for one in (*found.values(), *same.values()))
+
+
+def test_a_draw_without_a_class_says_nothing_of_it(dataset, tmp_path):
+    """Everything is found, so that whatever can be said is 1, with any scenes."""
+    path = write_results(tmp_path / "results.json", truth_results(dataset[1]))
+    report = evaluate_submission(path, dataset[1], "two")
+    elsewhere = np.zeros(len(report.truth), dtype=bool)
+    elsewhere[report.matches["car"].truth] = True
+    elsewhere &= report.sample_scenes[report.truth.samples] == 1
+    found = bootstrap(slice_report(report, ~elsewhere), draws=50)
+    assert elsewhere.any() and report.summary["mean_dist_aps"]["car"] == pytest.approx(1)
+    assert found["car"].value == pytest.approx(1) and not found["car"].has_range
+    for name in ("pedestrian", PRESENT):
+        assert (found[name].low, found[name].high) == (pytest.approx(1), pytest.approx(1)), name
+    assert found["mAP"].low == pytest.approx(found["mAP"].value - 0.1)  # as the devkit counts what is absent
 
 
 def test_a_better_submission_is_better_beyond_the_interval(dataset, tmp_path):

@@ -170,7 +170,7 @@ def test_a_set_without_annotations_or_without_tracked_ones(tmp_path):
         build_index(root, VERSION, tmp_path / f"{name}_index")
         index = Index.open(tmp_path / f"{name}_index")
         write_tracks(tmp_path / "tracks.json", [(index.record(i).token, NOTHING) for i in range(2)], META)
-        message = {"none": "index must have annotations", "some": "split must have annotations of tracked classes"}[
+        message = {"none": "the set must have annotations", "some": "split must have annotations of tracked classes"}[
             name
         ]
         with pytest.raises(ValueError, match=f"evaluate_tracks: {message}"):

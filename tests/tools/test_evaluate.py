@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 
 from perception.data.index import Index
 from perception.data.index_build import build_index
+from perception.evaluation.bootstrap import Interval
 from perception.evaluation.detection import annotations_as_detections
+from perception.evaluation.tasks import TaskScores
 from perception.formats.near_field import NEAR_FIELD_GRID, near_field_bytes
 from perception.formats.near_field_predictions import near_field_path, near_field_prediction_bytes
 from perception.formats.submission import SubmissionMeta, write_submission
@@ -181,15 +184,20 @@ def test_near_fields_and_tracks_are_scored_beside_the_boxes(folder, tmp_path, ca
         str(tmp_path / "o"),
     ]
     assert run(root, "all.json", "--draws", "5", *more) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"near field iou +1\.0000  \(1\.0000 to 1\.0000\)", said)
+    said = capsys.readouterr().out  # of one scene, so that there is no range
+    assert re.search(r"near field iou +1\.0000$", said, re.MULTILINE)
     assert "AMOTA 0.0000, AMOTP 2.0000" in said
     page = (tmp_path / "o" / "report.html").read_text()
-    assert "AMOTA" in page and "Near field" in page and "1.000 to 1.000" in page
+    assert "AMOTA" in page and "Near field" in page
     written = json.loads((tmp_path / "o" / "near_field.json").read_text())
-    assert written["figures"]["iou"] == {"value": 1.0, "low": 1.0, "high": 1.0} and written["tables"] == {}
+    assert written["figures"]["iou"]["value"] == 1 and written["tables"] == {}
     assert run(root, "all.json", "--draws", "0", *more[:2]) == 0
     assert re.search(r"near field iou +1\.0000$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_scores_of_a_task_stand_in_one_column_with_their_ranges():
+    scores = TaskScores("map", {"mean": Interval(0.5, 0.4, 0.625), "road": Interval(1, math.nan, math.nan)})
+    assert scores.lines() == ["  map mean 0.5000  (0.4000 to 0.6250)", "  map road 1.0000"]
 
 
 def test_near_fields_of_a_set_without_annotations_are_scored(folder, tmp_path, capsys):

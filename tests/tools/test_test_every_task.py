@@ -59,7 +59,7 @@ def test_every_head_is_written_and_scored_where_its_truth_is_there(root, capsys)
     out = root.parent / "out"
     assert run(root, "test", "--draws", "5") == 0
     said = capsys.readouterr().out
-    assert re.search(r"map vehicle/vehicle +\d\.\d{4}  \(", said)
+    assert re.search(r"map vehicle/vehicle +\d\.\d{4}$", said, re.MULTILINE)
     assert re.search(r"occupancy is not scored: .*labels\.npz", said)
     written = json.loads((out / "map.json").read_text())
     assert set(written["figures"]) == {"vehicle/vehicle"}
@@ -111,6 +111,22 @@ def test_a_damaged_truth_costs_its_own_task_alone(root, capsys):
         assert (out / name).exists()
     page = (out / "report.html").read_text()
     assert "<h2>Boxes" in page and page.count("Not scored: ") == 1 and not (out / "occupancy.json").exists()
+
+
+def test_missing_truth_below_the_folder_of_predictions_is_no_missing_prediction(root, tmp_path):
+    found = root.parent
+    for name in (SEEN, BLIND, LAST):
+        path = occupancy_prediction_path(found, "scene-0103", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(path, semantics=np.full(OCCUPANCY_SHAPE, FREE, np.uint8))
+    build_index(root, VERSION, tmp_path / "index")
+    index = Index.open(tmp_path / "index")
+    scores = score_tasks({"occupancy": found}, root, index, "mini_val", draws=0)["occupancy"]
+    assert not scores.damaged and "no prediction" not in scores.problem and str(root / "gts") in scores.problem
+    path.unlink()
+    write_occupancy(root)
+    scores = score_tasks({"occupancy": found}, root, index, "mini_val", draws=0)["occupancy"]
+    assert scores.damaged and scores.problem == f"there is no prediction {path}"
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "folder", "file above", "prediction"])
