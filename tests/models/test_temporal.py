@@ -116,6 +116,16 @@ def test_a_drive_that_begins_anew_forgets() -> None:
         assert torch.equal(result, maps)
 
 
+def test_a_jump_back_forgets_what_lay_before_it_as_well() -> None:
+    part, maps = history(num_moments=2), torch.randn(1, 2, 16, 20)
+    memory = None
+    for seconds in (0.0, 1.0):
+        _, memory = step(part, maps, moments([pose(0, 0, 0)], seconds, ["a"]), memory)
+    assert memory.kept.tolist() == [[True, True]]
+    result, memory = step(part, maps, moments([pose(0, 0, 0)], 0.5, ["a"]), memory)
+    assert torch.equal(result, maps) and memory.kept.tolist() == [[True, False]]
+
+
 def test_neighbours_do_not_matter() -> None:
     part, maps = history(), torch.randn(3, 2, 16, 20)
     poses, scenes = [pose(0, 0, 0), pose(3, 1, 1), pose(2, 2, 2)], ["a", "b", "c"]

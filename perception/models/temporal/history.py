@@ -209,7 +209,8 @@ def _continued(memory: BevMemory, batch: Batch, max_age_s: float) -> BevMemory:
     """The memory without the moments that the drives of a batch do not continue."""
     same = torch.tensor([a == b for a, b in zip(batch.scenes, memory.scenes, strict=True)], device=batch.device)
     ages_s = _ages_s(memory, batch)
-    return replace(memory, kept=memory.kept & same[:, None] & (ages_s > 0) & (ages_s <= max_age_s))
+    onward = same & ~(memory.kept & (ages_s < 0)).any(1)  # (B,); a moment from before the jump back goes with the rest
+    return replace(memory, kept=memory.kept & onward[:, None] & (ages_s > 0) & (ages_s <= max_age_s))
 
 
 def _checked(state: PartState | None, fused: FusedFeatures, batch_size: int, levels: Mapping[str, int]) -> BevMemory:
