@@ -51,7 +51,6 @@ class MapTruths:
 
     def __init__(self, dataroot: str | Path, index: Index) -> None:
         self._source = MapSource(index, dataroot)
-        self._set = f"{dataroot} {index.version}"
 
     def of(self, position: int, protocol: str, class_names: Sequence[str]) -> ScoredTruth:
         """The truth of a sample.
@@ -74,8 +73,10 @@ class MapTruths:
                 self._source.around_ego(position, class_names, PROTOCOL_GRID), (points,) * len(class_names)
             )
         if protocol == "vehicle":
-            if not self._source.index.has_annotations:
-                raise FileNotFoundError(f"MapTruths: vehicles need annotations, {self._set} has none")
+            index = self._source.index
+            if not index.has_annotations:
+                where = f"{self._source.dataroot} {index.version}"
+                raise FileNotFoundError(f"MapTruths: vehicles need annotations, {where} has none")
             return ScoredTruth(self._source.in_ego(position, class_names), _meant(class_names, np.eye(3)))
         cells = self._source.in_lidar(position, class_names).transpose(0, 2, 1)  # (K, X, Y) -> (K, Y, X)
         record = self._source.index.record(position)
